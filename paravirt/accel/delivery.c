@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Exceptions and interrupts that the guest's own IDT takes: libunicorn's delivery, called from C only.
+ *
+ * A fault inside do_interrupt() leaves by longjmp, so no Python frame may lie between it and
+ * libunicorn; it comes back here as the next exception. old_exception stays set over such a fault
+ * (that is how a double fault is recognised) and is cleared once delivery has succeeded: libunicorn
+ * never clears it by itself.
+ *
+ * Ref: Unicorn 2.1.4 qemu/target/i386/seg_helper.c, excp_helper.c
+ */
+#include "machine.h"
+
+enum { GATE_VECTOR = 0x83, VECTOR_BP = 3, VECTOR_OF = 4, VECTOR_UD = 6 };
+
+static int delivered_here(const struct machine *m, uint32_t vector)
+{
+	return m->native[vector >> 6 & 3] >> (vector & 63) & 1;
+}
+
+static void charge(struct machine *m)
+{
+	m->budget -= m->exception_ns;
+	m->charged += m->exception_ns;
+	if (m->budget < 0)	/* faults for ever without entering a block: no block hook would stop it */
+		m->emu_stop(m->uc);
+}
+
+void pv_intr(void *uc, uint32_t vector, struct machine *m)
+{
+	uint32_t is_int = ENV32(m, ENV_IS_INT);
+	uint64_t eip = ENV64(m, ENV_EIP);
+
+	vector &= 0xff;
+	if (!delivered_here(m, vector) ||
+	    (vector == GATE_VECTOR && is_int && eip >= m->gate_start && eip < m->gate_end)) {
+		ENV32(m, ENV_OLD_EXCEPTION) = (uint32_t)-1;
+		m->intr(uc, vector, m);
+		return;
+	}
+	m->exceptions[vector]++;
+	if (is_int)	/* EIP is past the instruction already; a fault of the delivery is a fault at its start */
+		ENV64(m, ENV_EIP) = (uint32_t)(ENV64(m, ENV_NEXT_EIP) - (vector == VECTOR_BP || vector == VECTOR_OF ? 1 : 2));
+	charge(m);
+	m->do_interrupt(m->cpu);
+	ENV32(m, ENV_OLD_EXCEPTION) = (uint32_t)-1;
+}
+
+/* #UD alone does not reach the INTR hook. */
+int pv_invalid(void *uc, struct machine *m)
+{
+	*(int32_t *)(m->cpu + CPU_EXCEPTION_INDEX) = VECTOR_UD;
+	ENV32(m, ENV_ERROR_CODE) = 0;
+	ENV32(m, ENV_IS_INT) = 0;
+	pv_intr(uc, VECTOR_UD, m);
+	return 1;
+}
+
+/*
+ * CPUClass.cpu_exec_interrupt: called at a block boundary while an interrupt is requested.
+ * The vector is asked for at the moment of delivery, as the INTA cycle does.
+ */
+int pv_exec_interrupt(void *cpu, int request)
+{
+	struct machine *m = machine_of_cpu(cpu);
+	int vector;
+
+	if (!(request & INTERRUPT_HARD))
+		return m->exec_interrupt(cpu, request);
+	if (!(ENV32(m, ENV_EFLAGS) & EFLAGS_IF) || ENV32(m, ENV_HFLAGS) & HFLAGS_SHADOW)
+		return 0;
+	*(uint32_t *)(m->cpu + CPU_INTERRUPT_REQUEST) &= ~(uint32_t)INTERRUPT_HARD;
+	if (!m->acknowledge) {
+		m->window = 1;
+		m->emu_stop(m->uc);
+		return 0;
+	}
+	vector = m->acknowledge();
+	if (vector < 0)
+		return 0;
+	m->interrupts++;
+	charge(m);
+	m->do_hardirq(m->env, vector, 1);
+	ENV32(m, ENV_OLD_EXCEPTION) = (uint32_t)-1;
+	return 1;
+}

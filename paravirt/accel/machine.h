@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * What the native helpers and paravirt/machine/accel.py share.
+ *
+ * Ref: Unicorn 2.1.4, x86-64 Linux wheel: the offsets below are those of its CPUState and
+ * CPUX86State. machine/layout.py finds every one of them again at start-up and refuses to
+ * load this library where one differs.
+ */
+#ifndef PARAVIRT_MACHINE_H
+#define PARAVIRT_MACHINE_H
+
+#include <stdint.h>
+
+/* CPUX86State ("env") */
+enum {
+	ENV_EAX = 0, ENV_ECX = 8, ENV_EDX = 16, ENV_EBX = 24, ENV_ESP = 32,
+	ENV_EIP = 128, ENV_EFLAGS = 136, ENV_HFLAGS = 176, ENV_SEGS = 184,
+	ENV_ERROR_CODE = 5384, ENV_IS_INT = 5388, ENV_NEXT_EIP = 5392, ENV_OLD_EXCEPTION = 5496,
+};
+/* CPUState; env lies inside the same allocation, and the TLB descriptors lie just below env */
+enum { CPU_INTERRUPT_REQUEST = 28, CPU_EXCEPTION_INDEX = 0x81a0, ENV_TLB_FAST = -0x40 };
+
+enum { EFLAGS_IF = 0x200, EFLAGS_IOPL_SHIFT = 12, EFLAGS_VM = 0x20000, HFLAGS_CPL = 3, HFLAGS_SHADOW = 8, INTERRUPT_HARD = 2 };
+enum { ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH };
+
+typedef int (*tlb_fill_fn)(void *cpu, uint64_t va, int size, int access, int mmu, int probe, uint64_t ra);
+
+#define MAX_PENDING 64
+
+/* One per machine. Python sees the same layout as a ctypes.Structure of the same field names. */
+struct machine {
+	int64_t budget;			/* virtual ns left in this slice; an instruction costs 1 */
+	int64_t end;			/* virtual time at which budget reaches 0 */
+	int64_t charged;		/* virtual ns spent on exits so far, not on instructions */
+	uint8_t *uc, *cpu, *env;
+	/* libunicorn's own functions */
+	void (*emu_stop)(void *uc);
+	void (*do_interrupt)(void *cpu);
+	void (*do_hardirq)(void *env, int vector, int is_hw);
+	int (*exec_interrupt)(void *cpu, int request);
+	tlb_fill_fn tlb_fill;
+	void (*tlb_flush)(void *cpu);
+	void (*check_io[3])(void *env, uint32_t port);	/* by log2 of the size; raises #GP by longjmp */
+	/* Python */
+	int (*acknowledge)(void);	/* vector to deliver, or -1 */
+	void (*intr)(void *uc, uint32_t vector, void *user);
+	uint32_t (*port_in)(void *uc, uint32_t port, int size, void *user);
+	void (*port_out)(void *uc, uint32_t port, int size, uint32_t value, void *user);
+	/* delivery */
+	uint64_t native[4];		/* bit n: vector n is delivered by do_interrupt, Python is not asked */
+	uint64_t gate_start, gate_end;	/* EIPs of the gate page: int 0x83 there is a call of the host */
+	uint64_t window;		/* out: the guest can take an interrupt (when acknowledge is NULL) */
+	int64_t exception_ns, rdtsc_ns;
+	/* fast stores */
+	uint8_t *executed;		/* one byte a page of RAM: code was translated from it */
+	uint64_t pages;
+	uint64_t nr_pending, pending[MAX_PENDING];
+	/* counts; only exceptions and interrupts are repeatable */
+	uint64_t exceptions[256], interrupts, rdtscs, fills;
+};
+
+#define ENV32(m, offset) (*(uint32_t *)((m)->env + (offset)))
+#define ENV64(m, offset) (*(uint64_t *)((m)->env + (offset)))
+
+/* registry.c: hooks that libunicorn calls with nothing but its own pointers find their machine here */
+struct machine *machine_of_cpu(const void *cpu);
+struct machine *machine_of_uc(const void *uc);
+
+#endif

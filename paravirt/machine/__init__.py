@@ -1,0 +1,1 @@
+"""All that touches the CPU engine, memory, buses and virtual time."""

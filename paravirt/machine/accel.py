@@ -1,0 +1,175 @@
+"""Loads the native helpers and puts them into one engine.
+
+Ref: Unicorn 2.1.4, x86-64 Linux wheel. The sources are in ``paravirt/accel``; every symbol, byte
+pattern and pointer that they rely on is looked for here and compared before anything is changed.
+What does not match is left as it is and reported by name.
+
+Process-wide changes, each harmless to an engine that is not ours: the size that block hooks are
+told is the number of instructions, and tb_invalidate_phys_page_fast goes through ``pv_invalidate``,
+which passes calls of unknown engines on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import platform
+import struct
+from pathlib import Path
+from typing import Any
+
+from paravirt.machine import layout
+from paravirt.machine.library import Library, Pointer
+from paravirt.machine.ram import Ram
+from paravirt.machine.state import LiveState
+
+NAMES = {
+    "state": "registers are read and written in place, not by saved contexts",
+    "exits": "no exit check after each memory access, so that the CPU stops at block boundaries only",
+    "clock": "instructions are counted by blocks in C, not by count= slices",
+    "stores": "stores to pages without translated code take the fast path",
+    "delivery": "exceptions and interrupts are delivered by libunicorn from C",
+}
+CLASS_WORDS = 0xD0 // 8
+_SIZE_FIELD, _ICOUNT_FIELD = b"\x0f\xb7\x40\x14", b"\x0f\xb7\x40\x16"  # movzx eax, word [rax+...]
+
+
+class Unavailable(Exception):
+    """One speed-up cannot be had on this host; the message says why."""
+
+
+class NativeMachine(ctypes.Structure):
+    """``struct machine`` of accel/machine.h."""
+
+    _fields_ = (
+        ("budget", ctypes.c_int64), ("end", ctypes.c_int64), ("charged", ctypes.c_int64),
+        ("uc", Pointer), ("cpu", Pointer), ("env", Pointer),
+        ("emu_stop", Pointer), ("do_interrupt", Pointer), ("do_hardirq", Pointer),
+        ("exec_interrupt", Pointer), ("tlb_fill", Pointer), ("tlb_flush", Pointer),
+        ("check_io", Pointer * 3),
+        ("acknowledge", Pointer), ("intr", Pointer), ("port_in", Pointer), ("port_out", Pointer),
+        ("native", ctypes.c_uint64 * 4), ("gate_start", ctypes.c_uint64), ("gate_end", ctypes.c_uint64),
+        ("window", ctypes.c_uint64), ("exception_ns", ctypes.c_int64), ("rdtsc_ns", ctypes.c_int64),
+        ("executed", Pointer), ("pages", ctypes.c_uint64),
+        ("nr_pending", ctypes.c_uint64), ("pending", ctypes.c_uint64 * 64),
+        ("exceptions", ctypes.c_uint64 * 256), ("interrupts", ctypes.c_uint64),
+        ("rdtscs", ctypes.c_uint64), ("fills", ctypes.c_uint64),
+    )
+
+
+class Accelerator:
+    """The native helpers bound to one engine. `close` must be called before the engine goes."""
+
+    def __init__(self, library: Library, uc: int, state: LiveState, record: NativeMachine) -> None:
+        self._library, self._uc, self._state, self.record = library, uc, state, record
+        path = Path(__file__).resolve().parent.parent / "data" / "accel.so"
+        if platform.machine() != "x86_64" or platform.system() != "Linux" or not path.exists():
+            raise Unavailable("the native helpers are built for x86-64 Linux only")
+        self._so: Any = ctypes.PyDLL(str(path))
+        self._so.pv_machine_size.restype = ctypes.c_uint64
+        if self._so.pv_machine_size() != ctypes.sizeof(NativeMachine):
+            raise Unavailable("the native helpers are of another build; build the package again")
+        record.uc, record.cpu, record.env = uc, state.cpu, state.env
+        record.emu_stop = library.address("uc_emu_stop")
+        for field, symbol in (
+            ("do_interrupt", "x86_cpu_do_interrupt"), ("do_hardirq", "do_interrupt_x86_hardirq"),
+            ("exec_interrupt", "x86_cpu_exec_interrupt"), ("tlb_fill", "x86_cpu_tlb_fill"),
+            ("tlb_flush", "tlb_flush"),
+        ):
+            setattr(record, field, library.address(symbol + "_x86_64"))
+        for index, letter in enumerate("bwl"):
+            record.check_io[index] = library.address(f"helper_check_io{letter}_x86_64")
+        if self._so.pv_register(ctypes.byref(record)):
+            raise Unavailable("too many machines in one process")
+
+    def close(self) -> None:
+        self._so.pv_unregister(ctypes.byref(self.record))
+
+    def function(self, name: str) -> int:
+        """Address of a helper."""
+        return ctypes.cast(self._so[name], Pointer).value or 0
+
+    def count_instructions(self) -> None:
+        """Let block hooks be told the number of instructions instead of bytes."""
+        start = self._library.address("translator_loop_x86_64")
+        code = ctypes.string_at(start, 0x800)
+        if code.count(_ICOUNT_FIELD) == 1 and _SIZE_FIELD not in code:
+            return  # an earlier engine of this process did it
+        if code.count(_SIZE_FIELD) != 1:
+            raise Unavailable("translator_loop is not as expected")
+        _poke(start + code.index(_SIZE_FIELD) + 3, _ICOUNT_FIELD[3:])
+
+    def fast_stores(self, ram: Ram) -> Any:
+        """Take over tlb_fill and the invalidation of written pages. Returns the bitmap to keep alive."""
+        record = self.record
+        executed = (ctypes.c_uint8 * (ram.size // 4096))()
+        record.executed, record.pages = ctypes.addressof(executed), len(executed)
+        self._override_got("tb_invalidate_phys_page_fast_x86_64", "pv_invalidate", "pv_invalidate_original")
+        self._replace_class_pointer(record.tlb_fill, "pv_tlb_fill")
+        return executed
+
+    def interrupts(self) -> None:
+        """Take over cpu_exec_interrupt."""
+        self._replace_class_pointer(self.record.exec_interrupt, "pv_exec_interrupt")
+
+    def _replace_class_pointer(self, original: int, helper: str) -> None:
+        """Replace a method of this engine's CPUClass (heap data, one for each engine), wherever it stands:
+        tlb_fill has a second entry that a change of the TLB mode puts back."""
+        blob = ctypes.string_at(self._state.cpu, layout.CPU_TO_ENV)
+        at = blob.find(struct.pack("<Q", self._uc))
+        if at < 0:
+            raise Unavailable("CPUState does not point back to its engine")
+        cpu_class = ctypes.c_uint64.from_address(self._state.cpu + at + 8).value
+        methods = (ctypes.c_uint64 * CLASS_WORDS).from_address(cpu_class)
+        found = [index for index in range(CLASS_WORDS) if methods[index] == original]
+        if not found:
+            raise Unavailable(f"CPUClass does not hold what {helper} replaces")
+        for index in found:
+            methods[index] = self.function(helper)
+
+    def _override_got(self, symbol: str, helper: str, original: str) -> None:
+        """Let libunicorn's own calls of `symbol` reach `helper`: its PLT is bound through a writable GOT."""
+        slot = ctypes.c_uint64.from_address(_got_slot(self._library, symbol))
+        ours = self.function(helper)
+        if slot.value != ours:
+            ctypes.c_uint64.in_dll(self._so, original).value = self._library.address(symbol)
+            slot.value = ours
+
+
+def _poke(address: int, data: bytes) -> None:
+    page = address & ~4095
+    libc = ctypes.CDLL(None)
+    if libc.mprotect(Pointer(page), ctypes.c_size_t(8192), 7):
+        raise Unavailable("code pages of libunicorn cannot be made writable")
+    ctypes.memmove(address, data, len(data))
+    libc.mprotect(Pointer(page), ctypes.c_size_t(8192), 5)
+
+
+def _got_slot(library: Library, symbol: str) -> int:
+    """Address of the GOT entry behind libunicorn's PLT stub for its own `symbol`.
+
+    Ref: ELF-64, System V ABI: sections .dynsym (type 11), .rela.plt (type 4, entries r_offset, r_info).
+    """
+    with open(library.path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as data:
+        table, = struct.unpack_from("<Q", data, 40)
+        count, = struct.unpack_from("<H", data, 60)
+        sections = [struct.unpack_from("<IIQQQQIIQQ", data, table + 64 * i) for i in range(count)]
+        dynsym = next(section for section in sections if section[1] == 11)
+        strings = sections[dynsym[6]]
+        name = data.find(b"\0" + symbol.encode() + b"\0", strings[4], strings[4] + strings[5]) + 1 - strings[4]
+        entry = dynsym[4]
+        while name > 0:
+            entry = data.find(struct.pack("<I", name), entry, dynsym[4] + dynsym[5])
+            if entry < 0 or (entry - dynsym[4]) % 24 == 0:
+                break
+            entry += 1
+        if name <= 0 or entry < 0:
+            raise Unavailable(f"libunicorn does not export {symbol}")
+        base = library.address(symbol) - struct.unpack_from("<Q", data, entry + 8)[0]
+        wanted = struct.pack("<II", 7, (entry - dynsym[4]) // 24)  # R_X86_64_JUMP_SLOT
+        for section in sections:
+            if section[1] == 4:
+                at = data.find(wanted, section[4], section[4] + section[5])
+                if at >= 0 and (at - section[4]) % 24 == 8:
+                    return int(base + struct.unpack_from("<Q", data, at - 8)[0])
+    raise Unavailable(f"libunicorn does not call {symbol} through its PLT")

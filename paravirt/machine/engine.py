@@ -1,0 +1,264 @@
+"""The CPU: one Unicorn engine, its registers, its clock.
+
+`run` goes on until a deadline in virtual time; what the guest cannot do alone reaches the `Handlers`
+(callbacks.py). Virtual time is 1 ns an instruction of the blocks entered, and what exits are charged.
+
+Ref: Unicorn 2.1.4 include/unicorn/unicorn.h; which forms are in use: seams.py.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable
+from typing import Any
+
+from paravirt.machine import accel, layout
+from paravirt.machine.callbacks import EXCEPTION_NS, GP, RDTSC_NS, Callbacks, Handlers
+from paravirt.machine.library import CODE, EngineError, Library, const, unicorn, x86
+from paravirt.machine.paging import Tables, lookup
+from paravirt.machine.ram import PAGE, Ram
+from paravirt.machine.seams import Seams
+
+TRANSLATION_BUFFER = 128 << 20
+HLT = 0xF4
+GATE_VECTOR = 0x83
+DOUBLE_FAULT = 8
+EFLAGS_IF = 0x200
+# Portable clock: instructions of one slice, and of one while an interrupt waits for the guest to
+# enable it. The second differ and are prime to one another, or a loop of the guest could hide from them.
+COUNT_SLICE = 50_000
+COUNT_WAITING = (61, 127, 251, 509, 1021, 2039, 4093)
+
+
+class CpuStopped(Exception):
+    """libunicorn gave up: an access outside the physical address space, or a state it cannot run."""
+
+
+class TripleFault(Exception):
+    """A fault while a double fault was delivered: the CPU has shut down."""
+
+
+class Engine:
+    """One i386 CPU over `ram`. Physical addresses above RAM are memory-mapped I/O.
+
+    :param disabled: seams to keep in their portable form, names of `machine.accel.NAMES`.
+    """
+
+    def __init__(self, ram: Ram, disabled: Iterable[str] = ()) -> None:
+        self.ram = ram
+        self._library = Library()
+        self._uc: Any = unicorn.Uc(const.UC_ARCH_X86, const.UC_MODE_32)
+        self._uc.ctl_set_cpu_model(x86.UC_CPU_X86_COREDUO)
+        self._uc.ctl_set_tcg_buffer_size(TRANSLATION_BUFFER)
+        self._uc.ctl_exits_enabled(True)
+        self._uc.ctl_set_exits([])
+        self._handle: int = self._uc._uch.value
+        self.record = accel.NativeMachine(exception_ns=EXCEPTION_NS, rdtsc_ns=RDTSC_NS)
+        # [budget, end, charged]: now = end - budget
+        self.clock = memoryview((ctypes.c_int64 * 3).from_buffer(self.record)).cast("B").cast("q")
+        self.skipped = 0
+        self.interrupt_pending = False
+        self._delivered = 0
+        self._waiting_slice = 0
+        self._counters: dict[int, ctypes.c_uint64] = {}
+        self.seams = Seams(self._library, self._uc, ram, self.record, disabled)
+        self.state, self._live = self.seams.state, self.seams.live
+        self.flush_tlb, self.flush_page, ram.on_write = self.seams.flushes()
+        self._callbacks = Callbacks(self, self.seams, ram, self.record)
+        self._callbacks.map_memory(self._library, self._handle)
+        self._callbacks.install(
+            self._library, self._handle, self.seams.accelerator, block_clock=self.seams.block_clock)
+        self.fail = self._callbacks.fail
+
+    def connect(self, handlers: Handlers) -> None:
+        """Say who answers the exits; before the first `run`."""
+        self._callbacks.handlers = handlers
+
+    def native_vectors(self, vectors: Iterable[int]) -> None:
+        """Let the guest's own IDT take these exceptions, and all interrupts, without asking Python.
+
+        Without the delivery seam nothing changes: the handlers deliver.
+        """
+        if not self.seams.c_delivery:
+            return
+        for vector in vectors:
+            self.record.native[vector >> 6] |= 1 << (vector & 63)
+        self.record.acknowledge = self._callbacks.acknowledge_pointer
+
+    def gate_page(self, start: int, end: int) -> None:
+        """EIPs at which ``int 0x83`` is a call of the host."""
+        self.record.gate_start, self.record.gate_end = start, end
+
+    # ------------------------------------------------------------------ time
+
+    def now(self) -> int:
+        """Virtual nanoseconds since the machine was switched on."""
+        return self.clock[1] - self.clock[0]
+
+    def charge(self, ns: int) -> None:
+        """Let an exit cost time."""
+        clock = self.clock
+        clock[0] -= ns
+        clock[2] += ns
+
+    def instructions(self) -> int:
+        """Instructions run so far (each iteration of a REP is one). With the count clock an upper bound:
+        a slice that ends early counts as a whole."""
+        return self.now() - self.clock[2] - self.skipped
+
+    def shorten(self) -> None:
+        """End the running slice at the next block: something became due."""
+        if self.clock[0] > 0:
+            self.clock[1] -= self.clock[0]
+            self.clock[0] = 0
+
+    def skip_to(self, when: int) -> None:
+        """Idle: let time pass without instructions."""
+        now = self.now()
+        if when > now:
+            self.skipped += when - now
+            self.clock[1], self.clock[0] = when, 0
+
+    # ------------------------------------------------------------------ running
+
+    @property
+    def eip(self) -> int:
+        return int(self.state.quads[layout.EIP]) & 0xFFFFFFFF
+
+    def request_interrupt(self, pending: bool) -> None:
+        """The CPU's INTR pin. Delivered at the first boundary where the guest allows it."""
+        self.interrupt_pending = pending
+        if self._live is not None and self.seams.accelerator is not None:
+            self._live.interrupt_requested = pending
+            if pending and self._live.words[layout.EFLAGS] & EFLAGS_IF:
+                self.shorten()
+
+    def run(self, deadline: int) -> bool:
+        """Run until virtual time reaches `deadline` or something stops the CPU before.
+
+        :return: True if the CPU executed HLT and waits.
+        :raises CpuStopped: the CPU cannot go on.
+        :raises TripleFault: the CPU has shut down.
+        :raises BaseException: whatever a handler raised.
+        """
+        state, clock, callbacks = self.state, self.clock, self._callbacks
+        state.load()
+        if self._live is not None:
+            self._live.halted = False
+        self.record.window = 0
+        if self.interrupt_pending and not self.record.acknowledge and self._window_open():
+            self._deliver_interrupt()
+        now = clock[1] - clock[0]
+        count = 0
+        if not self.seams.block_clock:
+            count = self._count(deadline - now)
+            deadline = now + count
+        clock[1], clock[0] = deadline, deadline - now
+        status = self._library.emu_start(self._handle, int(state.quads[layout.EIP]), 0, 0, count)
+        if count:
+            clock[0] -= count
+        state.load()
+        if callbacks.error is not None:
+            error, callbacks.error = callbacks.error, None
+            raise error
+        if callbacks.denied is not None:
+            self._take_back()
+            return False
+        if status:
+            raise CpuStopped(self._library.message(status))
+        halted = self._live.halted if self._live is not None else self._halted_by_text()
+        if not halted and self._live is not None and clock[0] > 0 and state.words[layout.OLD_EXCEPTION] == DOUBLE_FAULT:
+            raise TripleFault
+        return halted
+
+    def _count(self, budget: int) -> int:
+        if self.interrupt_pending:
+            self._waiting_slice = (self._waiting_slice + 1) % len(COUNT_WAITING)
+            return min(max(2, budget), COUNT_WAITING[self._waiting_slice])
+        return min(max(2, budget), COUNT_SLICE)
+
+    def _window_open(self) -> bool:
+        words = self.state.words
+        return bool(words[layout.EFLAGS] & EFLAGS_IF) and not words[layout.HFLAGS] & layout.HF_SHADOW
+
+    def _deliver_interrupt(self) -> None:
+        handlers = self._callbacks.handlers
+        vector = handlers.acknowledge()
+        if vector < 0:
+            return
+        self._delivered += 1
+        self.charge(EXCEPTION_NS)
+        handlers.interrupt(vector)
+        self.state.store()
+
+    def _take_back(self) -> None:
+        """Put the state before a forbidden IN or OUT back and raise #GP there."""
+        callbacks, state = self._callbacks, self.state
+        assert callbacks.denied is not None
+        state.bytes[:], callbacks.denied = callbacks.denied, None
+        callbacks.exceptions[GP] += 1
+        self.charge(EXCEPTION_NS)
+        callbacks.handlers.exception(GP, 0, False)
+        state.store()
+
+    def _halted_by_text(self) -> bool:
+        """The public interface cannot tell HLT from the end of a slice, but for the instruction behind EIP."""
+        state = self.state
+        if state.words[layout.HFLAGS] & layout.HF_CPL:
+            return False
+        quads = state.quads
+        tables = Tables(quads[layout.CR], quads[layout.CR + 3], quads[layout.CR + 4])
+        leaf = lookup(self.ram, tables, (self.eip - 1) & 0xFFFFFFFF)
+        return leaf is not None and self.ram.contains(leaf.physical) and self.ram.bytes[leaf.physical] == HLT
+
+    # ------------------------------------------------------------------ counters
+
+    def count_at(self, address: int) -> None:
+        """Count how often the instruction at virtual `address` begins; see `counted`."""
+        counter = self._counters[address] = ctypes.c_uint64()
+        accelerator = self.seams.accelerator
+        if accelerator is not None:
+            callback: Any = accelerator.function("pv_count")
+        else:
+            def count(_uc: int, _address: int, _size: int, _user: int) -> None:
+                counter.value += 1
+
+            callback = self._callbacks.keep(CODE(count))
+        self._library.hook(self._handle, const.UC_HOOK_CODE, callback, ctypes.addressof(counter),
+                           begin=address, end=address)
+
+    def counted(self, address: int) -> int:
+        """How often since `count_at`."""
+        return self._counters[address].value
+
+    # ------------------------------------------------------------------ the rest
+
+    def write_register(self, register: int, value: int) -> None:
+        """Write a register with all its side effects, through the public interface."""
+        self._uc.reg_write(register, value)
+
+    def read_msr(self, index: int) -> int:
+        """A model-specific register; 0 for one that libunicorn does not have."""
+        return int(self._uc.msr_read(index))
+
+    def stop(self) -> None:
+        """End the running slice. From inside an exit: at the next block."""
+        self._library.emu_stop(self._handle)
+
+    def interrupts(self) -> int:
+        """Hardware interrupts delivered so far."""
+        return int(self.record.interrupts) + self._delivered
+
+    def exceptions(self) -> dict[int, int]:
+        """Exceptions and software interrupts so far, by vector."""
+        counts = ((v, self.record.exceptions[v] + self._callbacks.exceptions[v]) for v in range(256))
+        return {vector: count for vector, count in counts if count}
+
+    def close(self) -> None:
+        """Let go of the engine; nothing may be called afterwards."""
+        self.seams.close()
+        self._uc = None
+        self._callbacks.close()
+
+
+__all__ = ["EXCEPTION_NS", "PAGE", "CpuStopped", "Engine", "EngineError", "Handlers", "TripleFault"]

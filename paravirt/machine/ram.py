@@ -1,0 +1,64 @@
+"""The guest's memory: one private anonymous mapping that libunicorn and the host both see.
+
+Reads are plain slices of `Ram.bytes`. Every write of the host goes through `Ram.write`, which
+invalidates code that was translated from the bytes it changes; the engine is told by `on_write`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from collections.abc import Callable
+
+PAGE = 4096
+
+
+class Ram:
+    """`size` bytes of guest-physical memory from address 0, page aligned.
+
+    `words` and `quads` view the same memory as little-endian 32- and 64-bit words, for the page
+    walker. The views must not be used for writing: use `write`, `write_u32` or `write_u64`.
+    """
+
+    def __init__(self, size: int) -> None:
+        if size <= 0 or size % PAGE:
+            raise ValueError(f"RAM of {size} bytes: not a positive number of pages")
+        self.size = size
+        self._map = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._anchor = (ctypes.c_ubyte * size).from_buffer(self._map)
+        self.address = ctypes.addressof(self._anchor)
+        self.bytes = memoryview(self._map)
+        self.words = self.bytes.cast("I")
+        self.quads = self.bytes.cast("Q")
+        self.on_write: Callable[[int, int], None] = lambda start, end: None
+
+    def contains(self, address: int, length: int = 1) -> bool:
+        """Whether `length` bytes from physical `address` all lie in RAM."""
+        return 0 <= address <= self.size - length
+
+    def read(self, address: int, length: int) -> bytes:
+        """`length` bytes at physical `address`; what lies outside RAM reads as all ones."""
+        if self.contains(address, length):
+            return bytes(self.bytes[address : address + length])
+        inside = bytes(self.bytes[address : max(address, min(address + length, self.size))])
+        return inside + b"\xff" * (length - len(inside))
+
+    def write(self, address: int, data: bytes | memoryview) -> None:
+        """Store `data` at physical `address`; what would lie outside RAM is dropped."""
+        length = min(len(data), max(0, self.size - address))
+        if length:
+            self.bytes[address : address + length] = data[:length]
+            self.on_write(address, address + length)
+
+    def write_u32(self, address: int, value: int) -> None:
+        self.write(address, (value & 0xFFFFFFFF).to_bytes(4, "little"))
+
+    def write_u64(self, address: int, value: int) -> None:
+        self.write(address, (value & 0xFFFFFFFFFFFFFFFF).to_bytes(8, "little"))
+
+    def close(self) -> None:
+        """Give the memory back. The engine that maps it must be gone."""
+        for view in (self.quads, self.words, self.bytes):
+            view.release()
+        del self._anchor
+        self._map.close()

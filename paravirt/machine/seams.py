@@ -1,0 +1,115 @@
+"""Which forms of the engine's seams this host can have.
+
+Three seams are chosen at start, each by itself, and two more that only make it faster:
+
+=========  ===============================  ====================================
+seam       accelerated                      portable (public interface only)
+=========  ===============================  ====================================
+state      ``live``: in place               ``context``: saved and restored
+clock      ``block``: C block hook          ``count``: emu_start(count=N) slices
+delivery   ``c``: libunicorn's own          ``python``: machine/idt.py
+exits      ``fast``: checked at blocks      ``slow``: after each memory access
+stores     ``fast``: pages without code     ``slow``: stock softmmu
+=========  ===============================  ====================================
+
+What cannot be had stands in `Seams.missing` with its reason; nothing is assumed to work untried.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from paravirt.machine import accel, layout
+from paravirt.machine.library import Library, Pointer, const
+from paravirt.machine.ram import Ram
+from paravirt.machine.state import ContextState, CpuState, LiveState
+
+
+class Seams:
+    """
+    :param uc: the binding's engine.
+    :param disabled: seams to leave in their portable form.
+    """
+
+    def __init__(self, library: Library, uc: Any, ram: Ram, record: accel.NativeMachine, disabled: Iterable[str]):
+        self._library, self._uc, self._handle, self._ram, self._record = library, uc, uc._uch.value, ram, record
+        self.missing: dict[str, str] = dict.fromkeys(disabled, "switched off")
+        self.live = self._live_state()
+        self.state: CpuState = self.live or ContextState(library, uc)
+        self._alive: object = None
+        self.accelerator = self._accelerator()
+        if self.accelerator is not None:
+            self.accelerator.interrupts()
+        steps = {"clock": self._clock, "delivery": self._delivery, "exits": self._exits, "stores": self._stores}
+        for name, step in steps.items():
+            if name in self.missing:
+                continue
+            try:
+                if self.accelerator is None:
+                    raise accel.Unavailable(self._no_accelerator)
+                step(self.accelerator)
+            except (accel.Unavailable, AttributeError) as problem:
+                self.missing[name] = str(problem)
+        self.block_clock = "clock" not in self.missing
+        self.c_delivery = "delivery" not in self.missing
+
+    def forms(self) -> dict[str, str]:
+        """The form of each seam, by name."""
+        forms = {"state": "live context", "clock": "block count", "delivery": "c python", "exits": "fast slow",
+                 "stores": "fast slow"}
+        return {name: both.split()[name in self.missing] for name, both in forms.items()}
+
+    def _live_state(self) -> LiveState | None:
+        if "state" not in self.missing:
+            try:
+                return LiveState(self._library, self._uc)
+            except (layout.LayoutMismatch, AttributeError) as problem:
+                self.missing["state"] = str(problem)
+        return None
+
+    def _accelerator(self) -> accel.Accelerator | None:
+        self._no_accelerator = "needs live state"
+        if self.live is not None:
+            try:
+                return accel.Accelerator(self._library, self._handle, self.live, self._record)
+            except (accel.Unavailable, AttributeError) as problem:
+                self._no_accelerator = str(problem)
+        return None
+
+    def _exits(self, _: accel.Accelerator) -> None:
+        code = ctypes.string_at(self._library.address("check_exit_request_x86_64"), 16)
+        offset = int.from_bytes(code[9:13], "little")
+        if code[7:9] != b"\x80\xbe" or offset != layout.UC_NO_EXIT_REQUEST:
+            raise accel.Unavailable("check_exit_request is not as expected")
+        ctypes.c_uint8.from_address(self._handle + offset).value = 1
+
+    def _clock(self, accelerator: accel.Accelerator) -> None:
+        accelerator.count_instructions()
+        user = ctypes.addressof(self._record)
+        self._library.hook(self._handle, const.UC_HOOK_BLOCK, accelerator.function("pv_block"), user)
+
+    def _stores(self, accelerator: accel.Accelerator) -> None:
+        self._alive = accelerator.fast_stores(self._ram)
+
+    def _delivery(self, _: accel.Accelerator) -> None:
+        """Needs nothing but the helpers; `Engine.native_vectors` switches it on."""
+
+    def flushes(self) -> tuple[Callable[[], None], Callable[[int], None], Callable[[int, int], None]]:
+        """Functions that forget all translations, one page's, and the code made from a physical range."""
+        library, uc = self._library, self._uc
+        if self.live is None:
+            def flush_all() -> None:
+                uc.ctl(const.UC_CTL_TLB_FLUSH, const.UC_CTL_IO_WRITE)
+
+            return flush_all, lambda va: flush_all(), uc.ctl_remove_cache
+        cpu, handle = self.live.cpu, self._handle
+        flush = library.internal("tlb_flush", None, Pointer)
+        page = library.internal("tlb_flush_page", None, Pointer, ctypes.c_uint64)
+        invalidate = library.internal("tb_invalidate_phys_range", None, Pointer, ctypes.c_uint64, ctypes.c_uint64)
+        return lambda: flush(cpu), lambda va: page(cpu, va), lambda start, end: invalidate(handle, start, end)
+
+    def close(self) -> None:
+        if self.accelerator is not None:
+            self.accelerator.close()
