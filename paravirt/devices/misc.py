@@ -1,0 +1,109 @@
+"""Small registers that a PC needs: A20 gate and fast reset, POST code, exit for tests, power off.
+
+Ref: IBM PS/2 Technical Reference, "System Control Port A" (92h); IBM PC/AT Technical Reference (80h);
+ACPI 5.0, section 4.8.3.2.1 (PM1 control: SLP_TYP, SLP_EN)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from paravirt.machine.bus import FLOATING
+
+_A20, _FAST_RESET = 0x02, 0x01
+_SLEEP_TYPE, _SLEEP_ENABLE = 0x1C00, 0x2000
+_SCI_ENABLED = 0x0001
+
+
+class Port92:
+    """System control port A. The A20 gate is remembered only: all of memory is always there.
+
+    :param reset: called when bit 0 goes from 0 to 1.
+    """
+
+    def __init__(self, reset: Callable[[], None]) -> None:
+        self._reset = reset
+        self._bits = _A20
+
+    def read(self, offset: int) -> int:
+        return self._bits
+
+    def write(self, offset: int, value: int) -> None:
+        pulse = value & ~self._bits & _FAST_RESET
+        self._bits = value & (_A20 | _FAST_RESET)
+        if pulse:
+            self._reset()
+
+    def state(self) -> Mapping[str, object]:
+        return {"bits": self._bits}
+
+    def reset(self) -> None:
+        self._bits = _A20
+
+
+class Post:
+    """Keeps the last POST code. Kernels also write here to lose a microsecond."""
+
+    def __init__(self) -> None:
+        self.code = 0
+
+    def read(self, offset: int) -> int:
+        return self.code
+
+    def write(self, offset: int, value: int) -> None:
+        self.code = value
+
+    def state(self) -> Mapping[str, object]:
+        return {"code": self.code}
+
+    def reset(self) -> None:
+        self.code = 0
+
+
+class DebugExit:
+    """Ends the run.
+
+    :param end: called with the byte written.
+    """
+
+    def __init__(self, end: Callable[[int], None]) -> None:
+        self._end = end
+
+    def read(self, offset: int) -> int:
+        return FLOATING
+
+    def write(self, offset: int, value: int) -> None:
+        self._end(value)
+
+    def state(self) -> Mapping[str, object]:
+        return {}
+
+    def reset(self) -> None:
+        """There is nothing to forget."""
+
+
+class PowerOff:
+    """The ACPI PM1a control register, 16 bits, of which only the way to S5 does anything.
+
+    :param off: called when sleep type 0 is enabled (2000h is written).
+    """
+
+    def __init__(self, off: Callable[[], None]) -> None:
+        self._off = off
+        self._value = _SCI_ENABLED
+
+    def read_wide(self, offset: int, size: int) -> int:
+        return self._value >> 8 * offset & (1 << 8 * size) - 1
+
+    def write_wide(self, offset: int, size: int, value: int) -> None:
+        if size != 2:
+            return  # the register is written as a whole
+        self._value = value & _SLEEP_TYPE | _SCI_ENABLED
+        if value & (_SLEEP_ENABLE | _SLEEP_TYPE) == _SLEEP_ENABLE:
+            self._off()
+
+    def state(self) -> Mapping[str, object]:
+        return {"value": self._value}
+
+    def reset(self) -> None:
+        self._value = _SCI_ENABLED
