@@ -1,0 +1,1 @@
+"""The native backend: an op table that names the native implementations, on a bare PC."""

@@ -1,0 +1,60 @@
+"""Bare hardware: an i386 PC, and the op table of a kernel that has it for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from paravirt.api import (
+    PC_EXITS,
+    Answer,
+    Backend,
+    ElfImage,
+    Guest,
+    KernelInfo,
+    OpTable,
+    Verdict,
+    attach_pc,
+    enter_protected_mode,
+    hookimpl,
+    plan_linux,
+)
+from paravirt_native.table import NativeOps
+
+
+class Native(Backend):
+    """The PC itself."""
+
+    name = "native"
+    summary = "bare hardware: an i386 PC"
+
+    @hookimpl
+    def paravirt_probe(self, kernel: KernelInfo) -> Verdict:
+        image = kernel.image
+        if not isinstance(image, ElfImage):
+            return Verdict(Answer.YES, f"a bzImage, {image.kernel_version or 'of unknown version'}")
+        if kernel.note is not None:
+            return Verdict(Answer.YES, 'the note "Paravirt": the kernel takes its op table from the backend')
+        if image.segments[0].paddr < 1 << 20:
+            return Verdict(Answer.NO, f"its first segment lies at {image.segments[0].paddr:#x}, below 1 MiB: "
+                                      "it is not made for a bare PC")
+        return Verdict(Answer.YES, "an ELF kernel, started by the 32-bit boot protocol")
+
+    @hookimpl
+    def paravirt_devices(self, guest: Guest) -> None:
+        attach_pc(guest)
+        guest.machine.connect(PC_EXITS)
+
+    @hookimpl
+    def paravirt_build_guest(self, guest: Guest) -> None:
+        plan = plan_linux(guest.kernel.image, memory=guest.memory, command_line=guest.command_line,
+                          initrd=guest.initrd)
+        enter_protected_mode(guest.machine.vcpu, plan)
+
+    @hookimpl
+    def paravirt_install_ops(self, guest: Guest) -> OpTable:
+        return NativeOps(guest)
+
+
+@hookimpl
+def paravirt_backends() -> Iterable[type[Backend]]:
+    return (Native,)

@@ -1,0 +1,1 @@
+"""The Xen backend: the ops of a paravirtual domU, on the hypercall interface of Xen."""

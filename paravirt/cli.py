@@ -1,0 +1,138 @@
+"""The command line. The guest's console is stdout; everything else goes to stderr.
+
+Exit status: see `paravirt boot --help`. A user's mistake is one line on stderr and status 2; ``--debug`` adds
+the traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from paravirt.errors import ParavirtError
+
+app = typer.Typer(
+    name="paravirt", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    help="Boots i386 kernels through an abstract paravirt_ops hook specification, with pluggable backends.")
+
+PluginsFile = Annotated[Path | None, typer.Option("--plugins", metavar="FILE", help="the plugins.toml to use")]
+STATUS = """Exit status: 0 power-off, reboot, halt, awaited output or --until's step; the guest's own value for a
+write to port 0xf4; 70 crash or idle for ever; 124 timeout or instruction limit; 130/143 interrupted; 141 stdout
+closed; 2 usage or an error in a backend."""
+
+
+def main() -> None:
+    """Entry point of the ``paravirt`` command."""
+    debug = "--debug" in sys.argv[1:]
+    try:
+        _add_plugin_commands()
+        app(standalone_mode=True)
+    except ParavirtError as error:
+        if debug:
+            raise
+        print(f"paravirt: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        _drop_stdout()
+        sys.exit(141)
+
+
+def _drop_stdout() -> None:
+    """Python flushes stdout at exit and would complain about the closed pipe."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _add_plugin_commands() -> None:
+    """Commands of plugins; loading them costs time, so only where the command is not one of ours."""
+    own = {command.name or (command.callback.__name__ if command.callback else "")
+           for command in app.registered_commands}
+    words = [word for word in sys.argv[1:] if not word.startswith("-")]
+    if not words or words[0] in own:
+        return
+    from paravirt.config import config_path, load_config
+    from paravirt.plugins import load_plugins
+
+    load_plugins(load_config(config_path())).manager.hook.paravirt_commands(app=app)
+
+
+@app.command(epilog=STATUS)
+def boot(
+    kernel: Annotated[Path | None, typer.Argument(help="ELF kernel or bzImage; default: the reference kernel")] = None,
+    backend: Annotated[str, typer.Option(help="backend to boot on, or auto")] = "auto",
+    option: Annotated[list[str] | None, typer.Option("-o", metavar="KEY=VALUE", help="a backend's option")] = None,
+    initrd: Annotated[Path | None, typer.Option(help="initial RAM disk")] = None,
+    append: Annotated[str, typer.Option(help="the kernel's command line")] = "",
+    memory: Annotated[str, typer.Option(help="RAM, as 128M, 128MiB or bytes")] = "128M",
+    vcpus: Annotated[int, typer.Option(help="virtual CPUs; one is supported")] = 1,
+    engine: Annotated[str, typer.Option(help="auto, or portable: public Unicorn interface only")] = "auto",
+    no_accel: Annotated[list[str] | None, typer.Option(metavar="NAME", help="leave one speed-up out")] = None,
+    count_ops: Annotated[bool, typer.Option("--count-ops", help="count every op, inlined ones too")] = False,
+    noreplace: Annotated[bool, typer.Option("--noreplace-paravirt", help="patch no call sites")] = False,
+    until: Annotated[str | None, typer.Option(metavar="STEP", help="stop after a step of the boot")] = None,
+    until_output: Annotated[str | None, typer.Option(metavar="REGEX", help="stop when the output matches")] = None,
+    timeout: Annotated[float | None, typer.Option(help="wall seconds")] = None,
+    max_instructions: Annotated[int | None, typer.Option(help="instructions")] = None,
+    idle_limit: Annotated[float, typer.Option(help="virtual seconds without output or input; 0: no limit")] = 600.0,
+    realtime: Annotated[bool | None, typer.Option(
+        "--realtime/--virtual-time", help="idle time passes as on the wall; default: if stdin is a terminal")] = None,
+    rtc: Annotated[str, typer.Option(help="'now', or a fixed date")] = "fixed",
+    console: Annotated[str, typer.Option(metavar="stdio|FILE|none", help="where the guest's console goes")] = "stdio",
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="write the record")] = None,
+    stats: Annotated[bool, typer.Option("--stats", help="print what the run cost")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="do not print the steps")] = False,
+    plugins: PluginsFile = None,
+    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
+) -> None:
+    """Boot a kernel on a backend."""
+    from paravirt.cli_boot import Request, boot_command
+
+    raise typer.Exit(boot_command(Request(
+        kernel, backend, tuple(option or ()), initrd, append, memory, vcpus, engine, tuple(no_accel or ()), count_ops,
+        noreplace, until, until_output, timeout, max_instructions, idle_limit, realtime, rtc, console, json_file,
+        stats, quiet, plugins)))
+
+
+@app.command()
+def inspect(
+    kernel: Annotated[Path, typer.Argument(help="ELF kernel or bzImage")],
+    plugins: PluginsFile = None,
+    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
+) -> None:
+    """Show a kernel's notes, op tables, call sites, and what every backend says to it."""
+    from paravirt.listing import inspect_kernel
+
+    inspect_kernel(kernel, plugins)
+
+
+@app.command("plugins")
+def list_plugins(
+    plugins: PluginsFile = None,
+    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
+) -> None:
+    """List plugins, the backends they offer and their options, and what could not be loaded."""
+    from paravirt.listing import plugin_listing
+
+    plugin_listing(plugins)
+
+
+@app.command()
+def ops(
+    backend: Annotated[str, typer.Option(help="one backend; default: all")] = "all",
+    kernel: Annotated[Path | None, typer.Option(help="a paravirt kernel; default: the reference kernel")] = None,
+    plugins: PluginsFile = None,
+    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
+) -> None:
+    """List op by op what a backend does."""
+    from paravirt.listing import op_listing
+
+    op_listing(backend, kernel, plugins)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""``paravirt boot``: options to `BootOptions`, console and terminal, steps and figures on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import termios
+import tty
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from paravirt.boot import boot
+from paravirt.console import Console
+from paravirt.errors import ConfigError, close_match, printable
+from paravirt.guest import Guest
+from paravirt.image.files import read_file
+from paravirt.machine import accel
+from paravirt.machine.outcome import End
+from paravirt.options import BootOptions
+from paravirt.record import Record, write_record
+from paravirt.report import StepPrinter, print_state, print_stats
+
+SIZE = re.compile(r"(\d+)([KMG]?)(i?B)?", re.IGNORECASE)
+UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+MIN_MEMORY, MAX_MEMORY = 2 << 20, 3 << 30
+STDOUT_CLOSED = 141
+
+
+class Request(NamedTuple):
+    """The command line as typed."""
+
+    kernel: Path | None
+    backend: str
+    options: tuple[str, ...]
+    initrd: Path | None
+    append: str
+    memory: str
+    vcpus: int
+    engine: str
+    no_accel: tuple[str, ...]
+    count_ops: bool
+    noreplace: bool
+    until: str | None
+    until_output: str | None
+    timeout: float | None
+    max_instructions: int | None
+    idle_limit: float
+    realtime: bool | None
+    rtc: str
+    console: str
+    json_file: Path | None
+    stats: bool
+    quiet: bool
+    plugins: Path | None
+
+
+def boot_command(request: Request) -> int:
+    """Boot as asked. Returns the exit status.
+
+    :raises ParavirtError: the user's mistake, or the backend's.
+    """
+    options = boot_options(request)
+    printer = StepPrinter(sys.stderr, enabled=not request.quiet)
+
+    def on_end(guest: Guest, record: Record) -> None:
+        printer.close()
+        if request.json_file is not None:
+            try:
+                write_record(record, request.json_file)
+            except OSError as error:
+                raise ConfigError(f"--json {request.json_file}: {error.strerror}") from None
+        if record.outcome.kind == End.STOPPED.word and request.until:
+            print_state(guest, record, sys.stderr)
+        if request.stats:
+            print_stats(record, sys.stderr)
+
+    with _console(request) as (console, closed):
+        record = boot(request.kernel, options, console, on_step=printer.step, on_end=on_end)
+    place = f" at {record.outcome.symbol or format(record.outcome.eip, '#x')}" if record.outcome.eip is not None else ""
+    print(f"paravirt: {record.outcome.kind}: {printable(record.outcome.reason, 500)}"
+          + (f" (eip {record.outcome.eip:#x}{place})" if record.outcome.eip is not None else ""), file=sys.stderr)
+    if request.until and record.outcome.kind != End.STOPPED.word:
+        names = [step.name for step in record.steps]
+        print(f"paravirt: --until {request.until}: no such step was reached{close_match(request.until, names)}",
+              file=sys.stderr)
+    return STDOUT_CLOSED if closed() else record.exit_code
+
+
+def boot_options(request: Request) -> BootOptions:
+    """:raises ConfigError: naming the option that is wrong."""
+    if request.vcpus != 1:
+        raise ConfigError(f"--vcpus {request.vcpus}: one virtual CPU is supported")
+    if request.engine not in ("auto", "portable"):
+        raise ConfigError(f"--engine: no engine {request.engine!r}{close_match(request.engine, ('auto', 'portable'))}")
+    for name in request.no_accel:
+        if name not in accel.NAMES:
+            raise ConfigError(f"--no-accel: no speed-up {name!r}{close_match(name, accel.NAMES)}")
+    if request.rtc not in ("fixed", "now"):
+        raise ConfigError(f"--rtc: {request.rtc!r} is neither 'fixed' nor 'now'")
+    for option, value in (("--timeout", request.timeout), ("--max-instructions", request.max_instructions)):
+        if value is not None and value <= 0:
+            raise ConfigError(f"{option} {value}: must be positive")
+    return BootOptions(
+        backend=request.backend, memory=parse_memory(request.memory), append=request.append,
+        initrd=read_file(request.initrd, "initrd") if request.initrd is not None else None,
+        options=parse_options(request.options), engine=request.engine, no_accel=request.no_accel,
+        count_ops=request.count_ops, replace_paravirt=not request.noreplace, until=request.until,
+        timeout=request.timeout, max_instructions=request.max_instructions, idle_limit=request.idle_limit,
+        realtime=os.isatty(0) if request.realtime is None else request.realtime, rtc_now=request.rtc == "now",
+        plugins_file=request.plugins)
+
+
+def parse_memory(text: str) -> int:
+    """``128M``, ``128MiB``, ``1G`` or bytes, as bytes.
+
+    :raises ConfigError: for anything else, and outside what an i386 machine can have.
+    """
+    found = SIZE.fullmatch(text.strip())
+    if not found:
+        raise ConfigError(f"--memory {text}: not a size; 128M, 128MiB and 134217728 are the same")
+    size = int(found.group(1)) * UNITS[found.group(2).upper()]
+    if not MIN_MEMORY <= size <= MAX_MEMORY or size % 4096:
+        raise ConfigError(f"--memory {text}: must be whole pages, from 2M to 3G")
+    return size
+
+
+def parse_options(options: tuple[str, ...]) -> dict[str, str]:
+    """``-o KEY=VALUE`` as a dictionary; ``-o KEY`` means true."""
+    values = {}
+    for option in options:
+        key, separator, value = option.partition("=")
+        if not key:
+            raise ConfigError(f"-o {option}: KEY=VALUE is wanted")
+        values[key] = value if separator else "true"
+    return values
+
+
+@contextlib.contextmanager
+def _console(request: Request) -> Iterator[tuple[Console, Callable[[], bool]]]:
+    """The console as --console says, and a function that tells whether stdout was closed meanwhile."""
+    until = None
+    if request.until_output is not None:
+        try:
+            until = re.compile(request.until_output.encode(), re.MULTILINE)
+        except re.error as error:
+            raise ConfigError(f"--until-output {request.until_output!r}: {error}") from None
+    with contextlib.ExitStack() as stack:
+        broken = False
+        if request.console == "stdio":
+            descriptor, source = 1, 0
+        elif request.console == "none":
+            descriptor, source = -1, None
+        else:
+            try:
+                file = stack.enter_context(open(request.console, "wb", buffering=0))
+            except OSError as error:
+                raise ConfigError(f"--console {request.console}: {error.strerror}") from None
+            descriptor, source = file.fileno(), None
+
+        def output(data: bytes) -> None:
+            nonlocal broken
+            while data and descriptor >= 0 and not broken:
+                try:
+                    data = data[os.write(descriptor, data):]
+                except BlockingIOError:
+                    continue
+                except BrokenPipeError:
+                    broken = True
+                    console.on_closed()
+
+        console = Console(output, source, until)
+        if console.terminal:
+            saved = termios.tcgetattr(0)
+            tty.setraw(0, termios.TCSANOW)
+            stack.callback(termios.tcsetattr, 0, termios.TCSANOW, saved)
+            if os.isatty(1):  # output keeps its newline translation
+                mode = termios.tcgetattr(1)
+                mode[1] |= termios.OPOST
+                termios.tcsetattr(1, termios.TCSANOW, mode)
+        yield console, lambda: broken

@@ -1,0 +1,151 @@
+"""Puts a bound op table into a paravirt kernel's image: guest code, gate page, tables.
+
+The kernel's note names the room it has for each. All is written to physical memory before the first
+instruction, as a hypervisor's domain builder fills the hypercall page.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+
+from paravirt.binding import NULL_SLOT, Slot
+from paravirt.calls import Calls, HostOp
+from paravirt.counters import OpCounters
+from paravirt.errors import PluginError
+from paravirt.forms import GuestCode, KernelFunction, MachineCode, OpTable
+from paravirt.guest import Guest
+from paravirt.hookspecs.tables import DATA_WORDS, TABLES
+from paravirt.image.elf import ElfImage
+from paravirt.image.notes import ParavirtNote
+from paravirt.link import Area, LinkedCode, Linker
+from paravirt.ops import Ops
+from paravirt.steps import Steps
+
+PAGE = 4096
+RET = b"\xc3"
+EX_ROW = struct.Struct("<II")
+GATE_PREFIX = "paravirt_gate_"
+
+
+def install(guest: Guest, backend: str, table: OpTable, slots: Mapping[str, Slot], steps: Steps,
+            *, count_ops: bool = False) -> tuple[Ops, Calls]:
+    """Place the code, fill the tables, connect the gate.
+
+    :raises PluginError: naming all that does not fit or resolve.
+    """
+    note, image = guest.kernel.note, guest.kernel.image
+    assert note is not None and isinstance(image, ElfImage)
+    for address, data in place(guest, backend, table, slots):
+        physical = image.physical(address)
+        assert physical is not None  # the note's places were checked when it was read
+        guest.machine.ram.write(physical, data)
+    host_ops = [_host_op(slot) for slot in slots.values()]
+    calls = Calls(guest.machine, note.gate_page, host_ops)
+    counters = OpCounters(guest.machine.engine, enabled=count_ops)
+    counters.watch(slots)
+    ops = Ops(slots, calls, steps, counters)
+    for host_op, slot in zip(host_ops, slots.values(), strict=True):
+        if host_op is not None and slot.wrapped:
+            host_op.function = lambda *values, slot=slot: ops.call_function(slot, values)
+    guest.ops = ops
+    return ops, calls
+
+
+def place(guest: Guest, backend: str, table: OpTable, slots: Mapping[str, Slot]) -> list[tuple[int, bytes]]:
+    """Decide where everything goes; fills in the slots' addresses. Returns what must be written, by virtual
+    address.
+
+    :raises PluginError: naming all that does not fit or resolve.
+    """
+    note, image = guest.kernel.note, guest.kernel.image
+    assert note is not None and isinstance(image, ElfImage)
+    problems: list[str] = []
+    linker = _linker(guest, note, slots)
+    _place(guest, linker, slots, problems)
+    name = linker.place(table.name.encode() + b"\0", writable=True)
+    try:
+        linked = linker.finish()
+        _resolve(note, slots, linked, problems)
+        writes = [*linked.writes, (note.gate_page, Calls.page(len(slots)))]
+        writes += _fixups(image, note, linked)
+    except PluginError as error:
+        problems.append(str(error))
+    if problems:
+        raise PluginError(f"backend {backend!r}: {'; '.join(problems)}")
+    return writes + _tables(note, table, slots, name)
+
+
+def _host_op(slot: Slot) -> HostOp | None:
+    if not slot.through_gate or slot.function is None:
+        return None
+    return HostOp(slot.info, slot.function, slot.where, blocking=slot.form is not None)
+
+
+def _linker(guest: Guest, note: ParavirtNote, slots: Mapping[str, Slot]) -> Linker:
+    def resolve(symbol: str) -> int | None:
+        slot = slots.get(symbol.removeprefix(GATE_PREFIX)) if symbol.startswith(GATE_PREFIX) else None
+        return Calls.stub_at(note.gate_page, slot.number) if slot is not None else guest.kernel.symbols.address(symbol)
+
+    return Linker(Area(note.code, PAGE * note.code_pages, "code"), Area(note.data, PAGE * note.data_pages, "data"),
+                  resolve)
+
+
+def _place(guest: Guest, linker: Linker, slots: Mapping[str, Slot], problems: list[str]) -> None:
+    for path in sorted({slot.form.object for slot in slots.values() if isinstance(slot.form, GuestCode)}):
+        try:
+            linker.add(path)
+        except PluginError as error:
+            problems.append(str(error))
+    for name, slot in slots.items():
+        if isinstance(slot.form, MachineCode):
+            # A copy for each op, so that each can be told apart by its address.
+            slot.address = linker.place(slot.form.code + RET, align=4)
+            slot.inline = slot.form.code
+        elif isinstance(slot.form, KernelFunction):
+            address = guest.kernel.symbols.address(slot.form.symbol)
+            if address is None:
+                problems.append(f"{name}: the kernel has no function {slot.form.symbol}")
+            slot.address = address or 0
+
+
+def _resolve(note: ParavirtNote, slots: Mapping[str, Slot], linked: LinkedCode, problems: list[str]) -> None:
+    for name, slot in slots.items():
+        form = slot.form
+        if isinstance(form, GuestCode):
+            key = form.object, form.symbol
+            if key in linked.symbols:
+                slot.address, slot.inline = linked.symbols[key], linked.inline.get(key)
+            else:
+                problems.append(f"{name}: {form.object.name} has no symbol {form.symbol}")
+        elif form is None:
+            slot.address = Calls.stub_at(note.gate_page, slot.number)
+
+
+def _tables(note: ParavirtNote, table: OpTable, slots: Mapping[str, Slot], name: int) -> list[tuple[int, bytes]]:
+    gate = note.gate_page
+    writes = []
+    for layout in TABLES.values():
+        words = []
+        for word in layout.words:
+            if word in DATA_WORDS:
+                words.append(name if word == "name" else int(getattr(table, word)))
+            else:
+                slot = slots[word]
+                words.append(Calls.stub_at(gate, slot.number) if slot.through_gate else
+                             0 if slot.kind == NULL_SLOT else slot.address)
+        writes.append((getattr(note, layout.name), struct.pack(f"<{len(words)}I", *words)))
+    return writes
+
+
+def _fixups(image: ElfImage, note: ParavirtNote, linked: LinkedCode) -> list[tuple[int, bytes]]:
+    """Rows of the objects' exception tables go into the spare (zero) rows of the kernel's."""
+    present = image.read(note.ex_table, EX_ROW.size * note.ex_table_entries) or b""
+    spare = [index for index, row in enumerate(EX_ROW.iter_unpack(present)) if row == (0, 0)]
+    if len(linked.fixups) > len(spare):
+        raise PluginError(f"{len(linked.fixups)} exception-table rows, and the kernel has room for {len(spare)}")
+    return [(note.ex_table + EX_ROW.size * index, EX_ROW.pack(*row))
+            for index, row in zip(spare, linked.fixups, strict=False)]
+
+
+

@@ -1,0 +1,170 @@
+"""``paravirt inspect``, ``plugins`` and ``ops``: what there is, without running anything."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console as Terminal
+from rich.table import Table
+from rich.text import Text
+
+from paravirt.backend import Backend
+from paravirt.binding import Slot, bind
+from paravirt.boot import REFERENCE_KERNEL
+from paravirt.config import config_path, load_config
+from paravirt.console import Console
+from paravirt.errors import ParavirtError, PluginError, printable
+from paravirt.forms import OpTable
+from paravirt.guest import Guest, KernelInfo
+from paravirt.hookspecs.tables import TABLES
+from paravirt.image import BzImage, load_image
+from paravirt.image.notes import xen_notes
+from paravirt.install import place
+from paravirt.machine.core import Machine
+from paravirt.patch import CALL, JMP, UD2, generate
+from paravirt.plugins import Plugins, load_plugins
+
+WIDE = 200  # columns where the output is no terminal: nothing is cut or wrapped for a script
+
+
+def _terminal(out: TextIO | None = None) -> Terminal:
+    out = out or sys.stdout
+    return Terminal(file=out, width=None if out.isatty() else WIDE, highlight=False)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=column == columns[0])
+    return table
+
+
+def _row(table: Table, *cells: object) -> None:
+    """Guest and user text is never markup."""
+    table.add_row(*(Text(printable(str(cell), 300)) for cell in cells))
+
+
+def plugin_listing(plugins_file: Path | None) -> None:
+    """Plugins, the backends they offer, their options, and what could not be loaded."""
+    path = config_path(plugins_file)
+    plugins = load_plugins(load_config(path))
+    terminal = _terminal()
+    table = _table("plugin", "source", "backends", "state")
+    for row in plugins.rows:
+        _row(table, row.name, row.source, ", ".join(row.backends), row.problem or "loaded")
+    terminal.print(table)
+    options = _table("option", "default", "meaning")
+    for backend in plugins.backends.values():
+        for name, field in backend.paravirt_options().model_fields.items():
+            _row(options, f"{backend.name}: -o {name}", field.default, field.description or "")
+    if options.row_count:
+        terminal.print()
+        terminal.print(options)
+    print(f"(from {path})", file=sys.stderr)
+
+
+def inspect_kernel(path: Path, plugins_file: Path | None) -> None:
+    """What a kernel says of itself, and what every backend says to it."""
+    info = KernelInfo.of(load_image(path))
+    plugins = load_plugins(load_config(config_path(plugins_file)))
+    terminal = _terminal()
+    image = info.image
+    facts = _table("what", "value")
+    _row(facts, "file", path)
+    if isinstance(image, BzImage):
+        _row(facts, "kind", "bzImage")
+        _row(facts, "version", image.kernel_version)
+        _row(facts, "boot protocol", f"{image.version >> 8}.{image.version & 0xFF:02}")
+        _row(facts, "command line", f"at most {image.cmdline_size} bytes")
+    else:
+        _row(facts, "kind", "ELF, i386")
+        _row(facts, "entry", f"{image.entry:#x} {image.symbols.nearest(image.entry)}")
+        for segment in image.segments:
+            _row(facts, "segment", f"virtual {segment.vaddr:#x} physical {segment.paddr:#x} "
+                                   f"{segment.memsz} bytes, {segment.filesz} in the file")
+        _row(facts, "symbols", len(image.symbols))
+        for name, value in xen_notes(image).items():
+            _row(facts, f"Xen {name}", hex(value) if isinstance(value, int) else value)
+        if info.note is not None:
+            _note(facts, info)
+    terminal.print(facts)
+    verdicts = _table("backend", "answer", "reason")
+    for name, backend in plugins.backends.items():
+        verdict = plugins.probe(backend, info)
+        _row(verdicts, name, verdict.answer.value, verdict.reason)
+    terminal.print()
+    terminal.print(verdicts)
+
+
+def _note(facts: Table, info: KernelInfo) -> None:
+    note = info.note
+    assert note is not None
+    for name, layout in TABLES.items():
+        _row(facts, name, f"{getattr(note, name):#x}, {len(layout.words)} words")
+    _row(facts, "gate page", f"{note.gate_page:#x}")
+    _row(facts, "room for ops", f"code {note.code_pages} pages at {note.code:#x}, "
+                                f"data {note.data_pages} at {note.data:#x}")
+    by_op: dict[str, int] = {}
+    for site in info.call_sites:
+        name = TABLES["paravirt_ops"].words[site.type]
+        by_op[name] = by_op.get(name, 0) + 1
+    _row(facts, "call sites", f"{len(info.call_sites)}: " + ", ".join(f"{name} {n}" for name, n in by_op.items()))
+
+
+def op_listing(name: str, kernel: Path | None, plugins_file: Path | None) -> None:
+    """Op by op, what each backend does, and what a call site of it becomes.
+
+    :raises PluginError: the backend is unknown or has no table.
+    """
+    info = KernelInfo.of(load_image(kernel or REFERENCE_KERNEL))
+    config = load_config(config_path(plugins_file))
+    names = [name] if name != "all" else list(load_plugins(config).backends)
+    shown = 0
+    for each in names:
+        try:
+            slots = _slots(load_plugins(config), each, info)
+        except ParavirtError as error:
+            if name != "all":
+                raise
+            print(f"{each}: {error}", file=sys.stderr)
+            continue
+        table = _table("op", f"{each}: kind", "implementation", "call site becomes")
+        for slot in slots.values():
+            _row(table, slot.info.name, slot.kind, slot.where, _patched(slots, slot))
+        _terminal().print(table)
+        shown += 1
+    if not shown:
+        raise PluginError("no backend has an op table for this kernel")
+
+
+def _slots(plugins: Plugins, name: str, info: KernelInfo) -> dict[str, Slot]:
+    """Bind a backend's table to the kernel's layout, in a machine that never runs."""
+    backend: Backend
+    backend, _ = plugins.select(name, info)
+    with Machine(4 << 20) as machine:
+        guest = Guest(machine, info, plugins.options(backend, {}), Console())
+        table: OpTable | None = plugins.manager.hook.paravirt_install_ops(guest=guest)
+        if table is None:
+            raise PluginError(f"backend {name!r} has no op table")
+        slots = bind(plugins.manager, name, table)
+        place(guest, name, table, slots)
+        return slots
+
+
+def _patched(slots: dict[str, Slot], slot: Slot) -> str:
+    words = TABLES["paravirt_ops"].words
+    if slot.info.name not in words:
+        return "-"
+    clobbers = 0 if slot.info.jumped else 7
+    code = generate(slots, words.index(slot.info.name), clobbers, 0, 6)
+    if code is None:
+        return "unchanged"
+    if code == UD2:
+        return "ud2"
+    if code[:1] == bytes([CALL]) and len(code) == 5 and code != slot.inline:
+        return "direct call"
+    if code[:1] == bytes([JMP]) and len(code) == 5 and code != slot.inline:
+        return "direct jump"
+    return code.hex(" ") or "nops"

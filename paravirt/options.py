@@ -1,0 +1,48 @@
+"""What a boot may be asked for: the command line's options as one value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from paravirt.machine import accel
+from paravirt.machine.core import DEFAULT_MEMORY
+
+DEFAULT_EPOCH = 1191961898  # 2007-10-09 20:31:38 UTC, the release of Linux 2.6.23
+
+
+@dataclass(frozen=True)
+class BootOptions:
+    """
+    :ivar memory: bytes of RAM. :ivar append: the kernel's command line. :ivar initrd: its contents.
+    :ivar options: of the backend, as text; its own model converts them.
+    :ivar engine: auto, or portable. :ivar no_accel: names of `machine.accel.NAMES` to do without.
+    :ivar until: stop when the step of this name is over.
+    :ivar timeout: wall seconds. :ivar idle_limit: virtual seconds without output or input, 0 for no limit.
+    :ivar realtime: idle time takes as long as it says.
+    :ivar rtc_now: the clock begins at the host's time, else at `DEFAULT_EPOCH`.
+    :ivar plugins: plugin objects beside those of `plugins_file` and of installed packages.
+    """
+
+    backend: str = "auto"
+    memory: int = DEFAULT_MEMORY
+    append: str = ""
+    initrd: bytes | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    engine: str = "auto"
+    no_accel: tuple[str, ...] = ()
+    count_ops: bool = False
+    replace_paravirt: bool = True
+    until: str | None = None
+    timeout: float | None = None
+    max_instructions: int | None = None
+    idle_limit: float = 600.0
+    realtime: bool = False
+    rtc_now: bool = False
+    plugins_file: Path | None = None
+    plugins: tuple[object, ...] = ()
+
+    def disabled(self) -> Iterable[str]:
+        """Seams of the engine to leave in their portable form."""
+        return tuple(accel.NAMES) if self.engine == "portable" else self.no_accel

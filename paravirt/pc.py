@@ -1,0 +1,97 @@
+"""The PC under a guest: devices on the buses, the first moment of the 32-bit boot protocol.
+
+What bare hardware and every hypervisor that leaves the PC's devices to its guest have in common.
+
+Ref: Linux Documentation/arch/x86/boot.rst, "32-bit Boot Protocol"; Intel SDM vol. 3A, table 9-1 (state at reset).
+"""
+
+from __future__ import annotations
+
+import struct
+
+from paravirt.devices.board import PcBoard, pc_board
+from paravirt.guest import Guest
+from paravirt.image.linux import BOOT_CS, BOOT_DS, BootPlan
+from paravirt.machine import cpuid, idt, layout
+from paravirt.machine.exits import Exit, ExitTable, Kind
+from paravirt.machine.outcome import End
+from paravirt.machine.vcpu import Segment, Vcpu, parse_descriptor
+
+EFLAGS_RESERVED = 2
+CR0_PE, CR0_ET = 1, 0x10
+GP = 13
+SYSENTER_CS, SYSENTER_ESP, SYSENTER_EIP = 0x174, 0x175, 0x176
+EFLAGS_SYSENTER_CLEARS = 0x30200  # VM, RF, IF
+FLAT_CODE, FLAT_DATA = 0x00CF9B00, 0x00CF9300  # descriptor high words: ring 0, present, accessed, 4 GiB
+
+
+def attach_pc(guest: Guest) -> PcBoard:
+    """Put a PC's devices on the machine's buses and let the guest's console be COM1."""
+    machine, console = guest.machine, guest.console
+
+    def debug_exit(value: int) -> None:
+        machine.end(End.DEBUG_EXIT, f"the guest wrote {value:#x} to the debug-exit port", status=value & 0xFF)
+
+    board = pc_board(
+        machine.ports, machine.timeline, machine.interrupt_line, epoch=guest.epoch, memory=guest.memory,
+        transmit=console.write, reset=lambda how: machine.end(End.REBOOT, f"the guest reset the machine by {how}"),
+        debug_exit=debug_exit, power_off=lambda: machine.end(End.POWEROFF, "the guest powered the machine off"))
+    machine.acknowledge = board.acknowledge
+    machine.device_state = board.state
+    console.connect(board.uart.receive)
+    return board
+
+
+def enter_protected_mode(vcpu: Vcpu, plan: BootPlan) -> None:
+    """Carry a boot plan out: memory, descriptor table, flat segments, ESI at the zero page, EIP at the entry."""
+    for address, data in plan.writes:
+        vcpu.ram.write(address, data)
+    vcpu.state.load()
+    for index in range(6):
+        selector = BOOT_CS if index == layout.CS else BOOT_DS
+        low, high = struct.unpack_from("<II", plan.gdt, selector)
+        vcpu.set_segment(index, parse_descriptor(selector, low, high), cpl=0 if index == layout.CS else None)
+    vcpu.set_table(layout.GDTR, Segment(0, plan.gdt_address, len(plan.gdt) - 1, 0))
+    vcpu.set_table(layout.IDTR, Segment(0, 0, 0, 0))
+    for register in range(8):
+        vcpu.set_reg(register, 0)
+    vcpu.set_reg(layout.ESI, plan.esi)
+    vcpu.eflags = EFLAGS_RESERVED
+    vcpu.eip = plan.entry
+    vcpu.state.store()
+    vcpu.set_cr(0, CR0_PE | CR0_ET)
+
+
+def port_in(vcpu: Vcpu, port: int, size: int) -> int:
+    return vcpu.machine.ports.read(port, size)
+
+
+def port_out(vcpu: Vcpu, port: int, size: int, value: int) -> None:
+    vcpu.machine.ports.write(port, size, value)
+
+
+def cpuid_leaf(vcpu: Vcpu, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
+    return cpuid.cpuid(leaf, subleaf)
+
+
+def sysenter(vcpu: Vcpu) -> None:
+    """SYSENTER: into ring 0 with flat segments, where the three MSRs say; #GP if they say nothing."""
+    selector = vcpu.msr(SYSENTER_CS) & 0xFFFC
+    if not selector:
+        idt.exception(vcpu, GP, 0, False)
+        return
+    vcpu.set_segment(layout.CS, Segment(selector, 0, 0xFFFFFFFF, FLAT_CODE), cpl=0)
+    vcpu.set_segment(layout.SS, Segment(selector + 8, 0, 0xFFFFFFFF, FLAT_DATA))
+    vcpu.state.words[layout.EFLAGS] &= ~EFLAGS_SYSENTER_CLEARS
+    vcpu.esp, vcpu.eip = vcpu.msr(SYSENTER_ESP), vcpu.msr(SYSENTER_EIP)
+
+
+PC_EXITS: ExitTable = {
+    Exit(Kind.EXCEPTION): idt.exception,  # through the guest's IDT, as the CPU does
+    Exit(Kind.SOFTWARE_INTERRUPT): idt.exception,
+    Exit(Kind.INTERRUPT): idt.interrupt,
+    Exit(Kind.PORT_IN): port_in,
+    Exit(Kind.PORT_OUT): port_out,
+    Exit(Kind.CPUID): cpuid_leaf,
+    Exit(Kind.SYSENTER): sysenter,
+}
