@@ -6,6 +6,7 @@ the traceback.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ app = typer.Typer(
     help="Boots i386 kernels through an abstract paravirt_ops hook specification, with pluggable backends.")
 
 PluginsFile = Annotated[Path | None, typer.Option("--plugins", metavar="FILE", help="the plugins.toml to use")]
+OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 STATUS = """Exit status: 0 power-off, reboot, halt, awaited output or --until's step; the guest's own value for a
 write to port 0xf4; 70 crash or idle for ever; 124 timeout or instruction limit; 130/143 interrupted; 141 stdout
 closed; 2 usage or an error in a backend."""
@@ -27,25 +29,58 @@ closed; 2 usage or an error in a backend."""
 
 def main() -> None:
     """Entry point of the ``paravirt`` command."""
-    debug = "--debug" in sys.argv[1:]
+    _open_standard_files()
+    try:
+        status = _run("--debug" in sys.argv[1:])
+    except KeyboardInterrupt:
+        status = 130
+    except BrokenPipeError:
+        status = 141
+    except SystemExit as end:  # typer and rich leave so when a pipe is closed
+        status = 141 if isinstance(end.__context__, BrokenPipeError) else end.code
+    if status == 141:
+        _drop_output()
+    sys.exit(status)
+
+
+def _run(debug: bool) -> int | str | None:
+    """The exit status of the command."""
     try:
         _add_plugin_commands()
-        app(standalone_mode=True)
+        status: int | None = app(standalone_mode=False, prog_name="paravirt")
+        return status
     except ParavirtError as error:
         if debug:
             raise
         print(f"paravirt: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:
-        _drop_stdout()
-        sys.exit(141)
+    except OSError as error:
+        if debug or error.errno not in OUTPUT_ERRORS:
+            raise
+        print(f"paravirt: output: {error.strerror}", file=sys.stderr)
+    except Exception as error:
+        # What typer finds wrong in the command line; it exports no class that has all of it.
+        message = getattr(error, "format_message", None)
+        if message is None:
+            raise
+        said = str(message())  # of the command alone it is the help
+        print(f"paravirt: {' '.join(said.split())}" if sys.argv[1:] else said, file=sys.stderr)
+    return 2
 
 
-def _drop_stdout() -> None:
-    """Python flushes stdout at exit and would complain about the closed pipe."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+def _open_standard_files() -> None:
+    """One of them that was closed would else be the next file that is opened, and get what is not meant for it."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    sys.stdout = sys.stdout or os.fdopen(1, "w")  # None, if it was closed; print() would take the other for it
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
+
+
+def _drop_output() -> None:
+    """Python flushes both at exit and would complain about the closed pipe."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
 
 
 def _add_plugin_commands() -> None:

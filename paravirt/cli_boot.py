@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import sys
+import tempfile
 import termios
 import tty
 from collections.abc import Callable, Iterator
@@ -26,6 +28,7 @@ from paravirt.report import StepPrinter, print_state, print_stats
 SIZE = re.compile(r"(\d+)([KMG]?)(i?B)?", re.IGNORECASE)
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 MIN_MEMORY, MAX_MEMORY = 2 << 20, 3 << 30
+MAX_SECONDS = 10**9
 STDOUT_CLOSED = 141
 
 
@@ -63,6 +66,8 @@ def boot_command(request: Request) -> int:
     :raises ParavirtError: the user's mistake, or the backend's.
     """
     options = boot_options(request)
+    if request.json_file is not None:
+        _check_record_path(request.json_file)
     printer = StepPrinter(sys.stderr, enabled=not request.quiet)
 
     def on_end(guest: Guest, record: Record) -> None:
@@ -79,14 +84,19 @@ def boot_command(request: Request) -> int:
 
     with _console(request) as (console, closed):
         record = boot(request.kernel, options, console, on_step=printer.step, on_end=on_end)
-    place = f" at {record.outcome.symbol or format(record.outcome.eip, '#x')}" if record.outcome.eip is not None else ""
-    print(f"paravirt: {record.outcome.kind}: {printable(record.outcome.reason, 500)}"
-          + (f" (eip {record.outcome.eip:#x}{place})" if record.outcome.eip is not None else ""), file=sys.stderr)
+    print(f"paravirt: {ending(record)}", file=sys.stderr)
     if request.until and record.outcome.kind != End.STOPPED.word:
         names = [step.name for step in record.steps]
         print(f"paravirt: --until {request.until}: no such step was reached{close_match(request.until, names)}",
               file=sys.stderr)
     return STDOUT_CLOSED if closed() else record.exit_code
+
+
+def ending(record: Record) -> str:
+    """How a run ended, in one line: kind, sentence, place."""
+    outcome = record.outcome
+    place = "" if outcome.eip is None else f" (eip {outcome.eip:#x}{' ' + outcome.symbol if outcome.symbol else ''})"
+    return f"{outcome.kind}: {printable(outcome.reason, 500)}{place}"
 
 
 def boot_options(request: Request) -> BootOptions:
@@ -101,8 +111,11 @@ def boot_options(request: Request) -> BootOptions:
     if request.rtc not in ("fixed", "now"):
         raise ConfigError(f"--rtc: {request.rtc!r} is neither 'fixed' nor 'now'")
     for option, value in (("--timeout", request.timeout), ("--max-instructions", request.max_instructions)):
-        if value is not None and value <= 0:
+        if value is not None and not value > 0:  # nor NaN
             raise ConfigError(f"{option} {value}: must be positive")
+    for option, seconds in (("--timeout", request.timeout), ("--idle-limit", request.idle_limit)):
+        if seconds is not None and not 0 <= seconds <= MAX_SECONDS:
+            raise ConfigError(f"{option} {seconds}: must be from 0 to {MAX_SECONDS} seconds")
     return BootOptions(
         backend=request.backend, memory=parse_memory(request.memory), append=request.append,
         initrd=read_file(request.initrd, "initrd") if request.initrd is not None else None,
@@ -111,6 +124,19 @@ def boot_options(request: Request) -> BootOptions:
         timeout=request.timeout, max_instructions=request.max_instructions, idle_limit=request.idle_limit,
         realtime=os.isatty(0) if request.realtime is None else request.realtime, rtc_now=request.rtc == "now",
         plugins_file=request.plugins)
+
+
+def _check_record_path(path: Path) -> None:
+    """Better now than after the run.
+
+    :raises ConfigError: the record could not be written.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise ConfigError(f"--json {path}: {error.strerror}") from None
 
 
 def parse_memory(text: str) -> int:
@@ -170,6 +196,8 @@ def _console(request: Request) -> Iterator[tuple[Console, Callable[[], bool]]]:
                 except BrokenPipeError:
                     broken = True
                     console.on_closed()
+                except OSError as error:
+                    raise ConfigError(f"--console {request.console}: {error.strerror}") from None
 
         console = Console(output, source, until)
         if console.terminal:

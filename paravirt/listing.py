@@ -15,7 +15,7 @@ from paravirt.binding import Slot, bind
 from paravirt.boot import REFERENCE_KERNEL
 from paravirt.config import config_path, load_config
 from paravirt.console import Console
-from paravirt.errors import ParavirtError, PluginError, printable
+from paravirt.errors import ImageError, ParavirtError, PluginError, printable
 from paravirt.forms import OpTable
 from paravirt.guest import Guest, KernelInfo
 from paravirt.hookspecs.tables import TABLES
@@ -116,9 +116,11 @@ def _note(facts: Table, info: KernelInfo) -> None:
 def op_listing(name: str, kernel: Path | None, plugins_file: Path | None) -> None:
     """Op by op, what each backend does, and what a call site of it becomes.
 
-    :raises PluginError: the backend is unknown or has no table.
+    :raises ImageError: the kernel takes no op table. :raises PluginError: the backend is unknown or has none.
     """
     info = KernelInfo.of(load_image(kernel or REFERENCE_KERNEL))
+    if info.note is None:
+        raise ImageError(f'{info.image.path}: it has no note "Paravirt", so it takes its ops from no backend')
     config = load_config(config_path(plugins_file))
     names = [name] if name != "all" else list(load_plugins(config).backends)
     shown = 0

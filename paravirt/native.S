@@ -10,7 +10,7 @@
  */
 	.text
 
-.macro OP name, code:vararg
+.macro OP name, code
 	.globl \name, \name\()_end
 \name:	\code
 \name\()_end:
@@ -31,23 +31,23 @@
 .endm
 
 /* Interrupt flag */
-	OP native_save_fl, pushfl; popl %eax
-	OP native_restore_fl, pushl %eax; popfl
-	OP native_irq_disable, cli
-	OP native_irq_enable, sti
-	OP native_safe_halt, sti; hlt
-	OP native_halt, hlt
+	OP native_save_fl, "pushfl; popl %eax"
+	OP native_restore_fl, "pushl %eax; popfl"
+	OP native_irq_disable, "cli"
+	OP native_irq_enable, "sti"
+	OP native_safe_halt, "sti; hlt"
+	OP native_halt, "hlt"
 
 /* Control registers */
-	OP native_clts, clts
-	OP native_read_cr0, movl %cr0, %eax
-	OP native_write_cr0, movl %eax, %cr0
-	OP native_read_cr2, movl %cr2, %eax
-	OP native_write_cr2, movl %eax, %cr2
-	OP native_read_cr3, movl %cr3, %eax
-	OP native_write_cr3, movl %eax, %cr3
-	OP native_read_cr4, movl %cr4, %eax
-	OP native_write_cr4, movl %eax, %cr4
+	OP native_clts, "clts"
+	OP native_read_cr0, "movl %cr0, %eax"
+	OP native_write_cr0, "movl %eax, %cr0"
+	OP native_read_cr2, "movl %cr2, %eax"
+	OP native_write_cr2, "movl %eax, %cr2"
+	OP native_read_cr3, "movl %cr3, %eax"
+	OP native_write_cr3, "movl %eax, %cr3"
+	OP native_read_cr4, "movl %cr4, %eax"
+	OP native_write_cr4, "movl %eax, %cr4"
 
 /* A CPU without CR4 raises #UD or #GP; the answer is then 0. */
 FN native_read_cr4_safe
@@ -58,12 +58,12 @@ FN native_read_cr4_safe
 	FIXUP 1b, 2b
 
 /* Descriptor tables. The TSS is GDT entry 16, the LDT entry 17, TLS entries 6 to 8. */
-	OP native_load_gdt, lgdt (%eax)
-	OP native_load_idt, lidt (%eax)
-	OP native_store_gdt, sgdt (%eax)
-	OP native_store_idt, sidt (%eax)
-	OP native_load_tr_desc, movl $0x80, %eax; ltr %ax
-	OP native_store_tr, xorl %eax, %eax; str %ax
+	OP native_load_gdt, "lgdt (%eax)"
+	OP native_load_idt, "lidt (%eax)"
+	OP native_store_gdt, "sgdt (%eax)"
+	OP native_store_idt, "sidt (%eax)"
+	OP native_load_tr_desc, "movl $0x80, %eax; ltr %ax"
+	OP native_store_tr, "xorl %eax, %eax; str %ax"
 
 /* EAX: table, EDX: index, ECX: low word, stack: high word */
 .macro WRITE_DESCRIPTOR name
@@ -191,8 +191,8 @@ FN native_set_debugreg
 	movl %edx, %dr7
 	ret
 
-	OP native_wbinvd, wbinvd
-	OP native_read_tsc, rdtsc
+	OP native_wbinvd, "wbinvd"
+	OP native_read_tsc, "rdtsc"
 
 /* EAX: MSR, EDX: where the error goes. -EIO is the kernel's answer, -EFAULT (-14) Linux's. */
 FN native_read_msr
@@ -226,8 +226,8 @@ FN native_read_pmc
 	ret
 
 /* TLB */
-	OP native_flush_tlb_user, movl %cr3, %eax; movl %eax, %cr3
-	OP native_flush_tlb_single, invlpg (%eax)
+	OP native_flush_tlb_user, "movl %cr3, %eax; movl %eax, %cr3"
+	OP native_flush_tlb_single, "invlpg (%eax)"
 
 /* Global pages leave the TLB only when CR4.PGE changes. */
 FN native_flush_tlb_kernel
@@ -291,8 +291,8 @@ FN native_pmd_clear
 	ret
 
 /* Ways back to user mode; jumped to. */
-	OP native_irq_enable_sysexit, sti; sysexit
-	OP native_iret, iret
+	OP native_irq_enable_sysexit, "sti; sysexit"
+	OP native_iret, "iret"
 	FIXUP native_iret, iret_exc
 
 /* Local APIC: the kernel maps its page at the address that apic_page holds. */

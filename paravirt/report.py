@@ -13,23 +13,37 @@ from paravirt.steps import Step
 REGISTERS = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
 SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")
 MAX_RUNS = 40
+CHOOSING = ("load_plugins", "load_image", "paravirt_probe")
 
 
 class StepPrinter:
-    """Prints each step as a line when it is over."""
+    """Prints each step as a line when it is over. The first ones wait for the machine: until then a mistake in
+    the command is likely, and its message should stand alone."""
 
     def __init__(self, out: TextIO, *, enabled: bool) -> None:
         self._out, self._enabled, self._begun = out, enabled, False
+        self._held: list[Step] = []
 
     def step(self, step: Step) -> None:
         if not self._enabled:
             return
+        self._held.append(step)
+        if step.name in CHOOSING:
+            return
+        try:
+            self._print()
+        except BrokenPipeError:  # nobody reads stderr any more; the guest may have its readers still
+            self._enabled = False
+
+    def _print(self) -> None:
         if not self._begun:
             self._begun = True
             print(f"{'step':<24} {'kind':<14} {'instructions':>12} {'traps':>6}  where", file=self._out)
-        call = f"ops.{step.op}" if step.op else step.name
-        print(f"{call:<24} {step.kind:<14} {step.instructions:>12} {step.traps:>6}  {printable(step.where)}",
-              file=self._out, flush=True)
+        for step in self._held:
+            call = f"ops.{step.op}" if step.op else step.name
+            print(f"{call:<24} {step.kind:<14} {step.instructions:>12} {step.traps:>6}  {printable(step.where)}",
+                  file=self._out, flush=True)
+        self._held.clear()
 
     def close(self) -> None:
         self._enabled = False

@@ -5,13 +5,14 @@
  * A fault inside do_interrupt() leaves by longjmp, so no Python frame may lie between it and
  * libunicorn; it comes back here as the next exception. old_exception stays set over such a fault
  * (that is how a double fault is recognised) and is cleared once delivery has succeeded: libunicorn
- * never clears it by itself.
+ * never clears it by itself. Nor does it set EXT in the error code of such a fault; that is done here.
  *
- * Ref: Unicorn 2.1.4 qemu/target/i386/seg_helper.c, excp_helper.c
+ * Ref: Unicorn 2.1.4 qemu/target/i386/seg_helper.c, excp_helper.c; Intel SDM vol. 3A, 6.13 (EXT)
  */
 #include "machine.h"
 
-enum { GATE_VECTOR = 0x83, VECTOR_BP = 3, VECTOR_OF = 4, VECTOR_UD = 6 };
+enum { GATE_VECTOR = 0x83, VECTOR_BP = 3, VECTOR_OF = 4, VECTOR_UD = 6, VECTOR_TS = 10, VECTOR_GP = 13 };
+enum { ERROR_EXT = 1 };
 
 static int delivered_here(const struct machine *m, uint32_t vector)
 {
@@ -32,6 +33,9 @@ void pv_intr(void *uc, uint32_t vector, struct machine *m)
 	uint64_t eip = ENV64(m, ENV_EIP);
 
 	vector &= 0xff;
+	if (m->external && vector >= VECTOR_TS && vector <= VECTOR_GP)
+		ENV32(m, ENV_ERROR_CODE) |= ERROR_EXT;
+	m->external = 0;
 	if (!delivered_here(m, vector) ||
 	    (vector == GATE_VECTOR && is_int && eip >= m->gate_start && eip < m->gate_end)) {
 		ENV32(m, ENV_OLD_EXCEPTION) = (uint32_t)-1;
@@ -42,7 +46,9 @@ void pv_intr(void *uc, uint32_t vector, struct machine *m)
 	if (is_int)	/* EIP is past the instruction already; a fault of the delivery is a fault at its start */
 		ENV64(m, ENV_EIP) = (uint32_t)(ENV64(m, ENV_NEXT_EIP) - (vector == VECTOR_BP || vector == VECTOR_OF ? 1 : 2));
 	charge(m);
+	m->external = !is_int;
 	m->do_interrupt(m->cpu);
+	m->external = 0;
 	ENV32(m, ENV_OLD_EXCEPTION) = (uint32_t)-1;
 }
 
@@ -80,7 +86,9 @@ int pv_exec_interrupt(void *cpu, int request)
 		return 0;
 	m->interrupts++;
 	charge(m);
+	m->external = 1;
 	m->do_hardirq(m->env, vector, 1);
+	m->external = 0;
 	ENV32(m, ENV_OLD_EXCEPTION) = (uint32_t)-1;
 	return 1;
 }

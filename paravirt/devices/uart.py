@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from paravirt.machine.bus import Cancellable, Clock, IrqLine
+from paravirt.machine.bus import Clock, IrqLine
 
 DATA, IER, IIR, LCR, MCR, LSR, MSR, SCRATCH = range(8)
 FCR = IIR  # the FIFO control register is written where the cause of the interrupt is read
@@ -46,7 +46,7 @@ class Uart:
     def __init__(self, clock: Clock, irq: IrqLine, transmit: Callable[[bytes], None]) -> None:
         self._clock, self._irq, self._transmit = clock, irq, transmit
         self._waiting = bytearray()  # what the host sent and the FIFO has not had
-        self._arrival: Cancellable | None = None
+        self._arriving = 0  # bytes of it that are on the line now
         self._high = False
         self._scratch = 0
         self._divisor = 0
@@ -103,18 +103,17 @@ class Uart:
 
     def _expect(self) -> None:
         """If the guest listens and has read all it got, let the next input arrive after its time on the line."""
-        if self._waiting and not self._fifo and self._arrival is None and self._listening:
-            count = min(self._depth, len(self._waiting))
-            when = self._clock.now() + count * _CHARACTER * max(self._divisor, 1)
-            self._arrival = self._clock.call_at(when, self._arrive)
+        if self._waiting and not self._fifo and not self._arriving and self._listening:
+            self._arriving = min(self._depth, len(self._waiting))
+            when = self._clock.now() + self._arriving * _CHARACTER * max(self._divisor, 1)
+            self._clock.call_at(when, self._arrive)
 
     def _arrive(self) -> None:
-        self._arrival = None
-        if not self._listening:  # it will come when the guest listens again
-            return
-        room = self._depth - len(self._fifo)
-        self._fifo += self._waiting[:room]
-        del self._waiting[:room]
+        count, self._arriving = min(self._arriving, self._depth - len(self._fifo)), 0
+        if self._listening:  # otherwise it comes when the guest listens again
+            self._fifo += self._waiting[:count]
+            del self._waiting[:count]
+        self._expect()
         self._update()
 
     def _cause(self) -> int:
@@ -233,6 +232,7 @@ class Uart:
             "divisor": self._divisor,
             "fifo": bytes(self._fifo),
             "waiting": bytes(self._waiting),
+            "arriving": self._arriving,
             "overrun": self._overrun,
             "thr_empty": self._thr_empty,
             "modem_changes": self._modem_changes,

@@ -49,7 +49,7 @@ class NativeMachine(ctypes.Structure):
         ("check_io", Pointer * 3),
         ("acknowledge", Pointer), ("intr", Pointer), ("port_in", Pointer), ("port_out", Pointer),
         ("native", ctypes.c_uint64 * 4), ("gate_start", ctypes.c_uint64), ("gate_end", ctypes.c_uint64),
-        ("window", ctypes.c_uint64), ("exception_ns", ctypes.c_int64), ("rdtsc_ns", ctypes.c_int64),
+        ("external", ctypes.c_uint64), ("window", ctypes.c_uint64), ("exception_ns", ctypes.c_int64), ("rdtsc_ns", ctypes.c_int64),
         ("executed", Pointer), ("pages", ctypes.c_uint64),
         ("nr_pending", ctypes.c_uint64), ("pending", ctypes.c_uint64 * 64),
         ("exceptions", ctypes.c_uint64 * 256), ("interrupts", ctypes.c_uint64),

@@ -45,6 +45,7 @@ class Clock(Protocol):
 
     def now(self) -> int: ...
     def charge(self, ns: int) -> None: ...
+    def count_exception(self, vector: int) -> None: ...
     def stop(self) -> None: ...
 
 
@@ -121,10 +122,11 @@ class Callbacks:
             words = state.words
             words[layout.OLD_EXCEPTION] = 0xFFFFFFFF
             vector &= 0xFF
-            self.exceptions[vector] += 1
-            self._engine.charge(EXCEPTION_NS)
-            self.handlers.exception(vector, words[layout.ERROR_CODE], bool(words[layout.IS_INT]))
-            state.store()
+            self._engine.count_exception(vector)
+            try:
+                self.handlers.exception(vector, words[layout.ERROR_CODE], bool(words[layout.IS_INT]))
+            finally:
+                state.store()
             if self._record.budget < 0:
                 self._engine.stop()
         except BaseException as error:

@@ -128,6 +128,8 @@ class Machine:
                 now = engine.now()
                 deadline = self.timeline.next_deadline()
                 until = now + SLICE_NS if deadline is None else min(deadline, now + SLICE_NS)
+                if self.max_instructions is not None:  # an instruction takes a nanosecond or more
+                    until = min(until, now + self.max_instructions - engine.instructions())
                 halted = engine.run(until)
         except CpuStopped as problem:
             raise self._crash(str(problem)) from None

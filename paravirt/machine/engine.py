@@ -21,12 +21,15 @@ from paravirt.machine.seams import Seams
 
 TRANSLATION_BUFFER = 128 << 20
 HLT = 0xF4
+BEFORE_HLT = (0xFA, 0xFB, 0xC3, 0x90, 0xCC)  # cli, sti, ret, nop, int3: HLT follows at once, or begins a function
+AFTER_HLT = ((0xEB, 0xFD), (0x0F, 0x1F), (0x66, 0x0F))  # jmp to it, or the nops of a patched call site
+AFTER_HLT_1 = (0xC3, 0x90)  # ret, nop
 GATE_VECTOR = 0x83
 DOUBLE_FAULT = 8
 EFLAGS_IF = 0x200
 # Portable clock: instructions of one slice, and of one while an interrupt waits for the guest to
 # enable it. The second differ and are prime to one another, or a loop of the guest could hide from them.
-COUNT_SLICE = 50_000
+COUNT_SLICE = 5_000
 COUNT_WAITING = (61, 127, 251, 509, 1021, 2039, 4093)
 
 
@@ -61,6 +64,8 @@ class Engine:
         self._delivered = 0
         self._waiting_slice = 0
         self._counters: dict[int, ctypes.c_uint64] = {}
+        self._hlt_hooks: set[int] = set()
+        self._hlt_seen = -1
         self.seams = Seams(self._library, self._uc, ram, self.record, disabled)
         self.state, self._live = self.seams.state, self.seams.live
         self.flush_tlb, self.flush_page, ram.on_write = self.seams.flushes()
@@ -152,6 +157,7 @@ class Engine:
         count = 0
         if not self.seams.block_clock:
             count = self._count(deadline - now)
+            self._hlt_seen = -1
             deadline = now + count
         clock[1], clock[0] = deadline, deadline - now
         status = self._library.emu_start(self._handle, int(state.quads[layout.EIP]), 0, 0, count)
@@ -164,10 +170,12 @@ class Engine:
         if callbacks.denied is not None:
             self._take_back()
             return False
+        if status in (const.UC_ERR_FETCH_PROT, const.UC_ERR_FETCH_UNMAPPED):
+            raise CpuStopped("the guest executes code where there is no memory")
         if status:
             raise CpuStopped(self._library.message(status))
         halted = self._live.halted if self._live is not None else self._halted_by_text()
-        if not halted and self._live is not None and clock[0] > 0 and state.words[layout.OLD_EXCEPTION] == DOUBLE_FAULT:
+        if not halted and self._live is not None and state.words[layout.OLD_EXCEPTION] == DOUBLE_FAULT:
             raise TripleFault
         return halted
 
@@ -196,20 +204,42 @@ class Engine:
         callbacks, state = self._callbacks, self.state
         assert callbacks.denied is not None
         state.bytes[:], callbacks.denied = callbacks.denied, None
-        callbacks.exceptions[GP] += 1
-        self.charge(EXCEPTION_NS)
+        self.count_exception(GP)
         callbacks.handlers.exception(GP, 0, False)
         state.store()
 
     def _halted_by_text(self) -> bool:
-        """The public interface cannot tell HLT from the end of a slice, but for the instruction behind EIP."""
+        """Whether the slice ended with HLT. The public interface does not tell, and F4 before EIP may be the end
+        of a longer instruction: so a code hook goes to each such place, which is exact from the second time on.
+        The first time what stands around it decides."""
         state = self.state
+        at = (self.eip - 1) & 0xFFFFFFFF
+        if at in self._hlt_hooks:
+            return self._hlt_seen == at
         if state.words[layout.HFLAGS] & layout.HF_CPL:
             return False
-        quads = state.quads
+        around = [self._text_byte(at + offset) for offset in range(-1, 3)]
+        if around[1] != HLT:
+            return False
+        self._hlt_hooks.add(at)
+        callback = self._callbacks.keep(CODE(lambda _uc, address, _size, _user: self._see_hlt(address)))
+        self._library.hook(self._handle, const.UC_HOOK_CODE, callback, None, begin=at, end=at)
+        self.ram.on_write(*self._text_range(at))
+        return around[0] in BEFORE_HLT or around[2] in AFTER_HLT_1 or tuple(around[2:]) in AFTER_HLT
+
+    def _see_hlt(self, address: int) -> None:
+        self._hlt_seen = address
+
+    def _text_range(self, va: int) -> tuple[int, int]:
+        quads = self.state.quads
+        leaf = lookup(self.ram, Tables(quads[layout.CR], quads[layout.CR + 3], quads[layout.CR + 4]), va)
+        return (leaf.physical, leaf.physical + 1) if leaf is not None else (0, 1)
+
+    def _text_byte(self, va: int) -> int:
+        quads = self.state.quads
         tables = Tables(quads[layout.CR], quads[layout.CR + 3], quads[layout.CR + 4])
-        leaf = lookup(self.ram, tables, (self.eip - 1) & 0xFFFFFFFF)
-        return leaf is not None and self.ram.contains(leaf.physical) and self.ram.bytes[leaf.physical] == HLT
+        leaf = lookup(self.ram, tables, va & 0xFFFFFFFF)
+        return self.ram.bytes[leaf.physical] if leaf is not None and self.ram.contains(leaf.physical) else -1
 
     # ------------------------------------------------------------------ counters
 
@@ -240,6 +270,11 @@ class Engine:
     def read_msr(self, index: int) -> int:
         """A model-specific register; 0 for one that libunicorn does not have."""
         return int(self._uc.msr_read(index))
+
+    def count_exception(self, vector: int) -> None:
+        """An exception is about to be delivered by Python: it counts, and it costs time."""
+        self._callbacks.exceptions[vector] += 1
+        self.charge(EXCEPTION_NS)
 
     def stop(self) -> None:
         """End the running slice. From inside an exit: at the next block."""

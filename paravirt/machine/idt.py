@@ -67,6 +67,7 @@ def _nested(vcpu: Vcpu, first: int | None, fault: GuestFault) -> None:
     double = (first in CONTRIBUTORY and second in CONTRIBUTORY) or (
         first == PF and (second in CONTRIBUTORY or second == PF)
     )
+    vcpu.engine.count_exception(DF if double else second)
     if double:
         exception(vcpu, DF, 0, software=False)
     else:

@@ -22,7 +22,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from paravirt.machine import accel, layout
-from paravirt.machine.library import Library, Pointer, const
+from paravirt.machine.library import Library, Pointer, const, x86
+from paravirt.machine.paging import CR0_PG
 from paravirt.machine.ram import Ram
 from paravirt.machine.state import ContextState, CpuState, LiveState
 
@@ -79,6 +80,8 @@ class Seams:
         return None
 
     def _exits(self, _: accel.Accelerator) -> None:
+        if "clock" in self.missing:
+            raise accel.Unavailable("needs the block clock: a count has to end inside a block")
         code = ctypes.string_at(self._library.address("check_exit_request_x86_64"), 16)
         offset = int.from_bytes(code[9:13], "little")
         if code[7:9] != b"\x80\xbe" or offset != layout.UC_NO_EXIT_REQUEST:
@@ -103,12 +106,23 @@ class Seams:
             def flush_all() -> None:
                 uc.ctl(const.UC_CTL_TLB_FLUSH, const.UC_CTL_IO_WRITE)
 
-            return flush_all, lambda va: flush_all(), uc.ctl_remove_cache
+            return flush_all, lambda va: flush_all(), self._remove_cache
         cpu, handle = self.live.cpu, self._handle
         flush = library.internal("tlb_flush", None, Pointer)
         page = library.internal("tlb_flush_page", None, Pointer, ctypes.c_uint64)
         invalidate = library.internal("tb_invalidate_phys_range", None, Pointer, ctypes.c_uint64, ctypes.c_uint64)
         return lambda: flush(cpu), lambda va: page(cpu, va), lambda start, end: invalidate(handle, start, end)
+
+    def _remove_cache(self, start: int, end: int) -> None:
+        """ctl_remove_cache takes a virtual address, and one that is not mapped leaves an exception behind in the
+        CPU. With paging off for a moment, virtual is physical; both writes of CR0 flush the TLB."""
+        uc = self._uc
+        cr0 = uc.reg_read(x86.UC_X86_REG_CR0)
+        if cr0 & CR0_PG:
+            uc.reg_write(x86.UC_X86_REG_CR0, cr0 & ~CR0_PG)
+        uc.ctl_remove_cache(start, end)
+        if cr0 & CR0_PG:
+            uc.reg_write(x86.UC_X86_REG_CR0, cr0)
 
     def close(self) -> None:
         if self.accelerator is not None:

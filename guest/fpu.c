@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The FPU is switched lazily: CR0.TS makes its first use after a switch fault, and only then a task's state is
+ * loaded. So a task that never uses it costs nothing.
+ * Ref: Intel SDM vol. 1, 10.5 (FXSAVE); vol. 3A, 2.5 (TS), 13.4.
+ */
+#include "sched.h"
+
+#define CR0_MP 2
+#define CR0_EM 4
+#define CR0_TS 8
+#define CR0_NE 0x20	/* errors as #MF, not as IRQ 13 */
+#define CR4_OSFXSR 0x200
+#define CR4_OSXMMEXCPT 0x400
+#define MXCSR_DEFAULT 0x1f80
+
+static bool fxsr;
+
+/* From trap_init, which owns CR4. */
+void fpu_init(void)
+{
+	fxsr = cpu_features & FEATURE_FXSR;
+	if (fxsr)
+		write_cr4(read_cr4() | CR4_OSFXSR | CR4_OSXMMEXCPT);
+	write_cr0((read_cr0() & ~(u32)CR0_EM) | CR0_MP | CR0_NE | CR0_TS);
+}
+
+/* The current task's registers go to memory; its next use faults again. */
+void fpu_save(struct task *task)
+{
+	if (fxsr)
+		__asm__ volatile("fxsave %0\n\tfnclex" : "=m"(task->thread.fpu_state));
+	else
+		__asm__ volatile("fnsave %0\n\tfwait" : "=m"(task->thread.fpu_state));
+	task->thread.fpu_live = false;
+	write_cr0(read_cr0() | CR0_TS);
+}
+
+void fpu_drop(struct task *task)
+{
+	if (task->thread.fpu_live)
+		write_cr0(read_cr0() | CR0_TS);
+	task->thread.fpu_live = task->thread.fpu_used = false;
+}
+
+/* #NM: the current task wants the FPU. */
+void math_state_restore(void)
+{
+	struct thread *thread = &current->thread;
+	u32 mxcsr = MXCSR_DEFAULT;
+
+	clts();
+	if (thread->fpu_used && fxsr)
+		__asm__ volatile("fxrstor %0" : : "m"(thread->fpu_state));
+	else if (thread->fpu_used)
+		__asm__ volatile("frstor %0" : : "m"(thread->fpu_state));
+	else if (fxsr)
+		__asm__ volatile("fninit\n\tldmxcsr %0" : : "m"(mxcsr));
+	else
+		__asm__ volatile("fninit");
+	thread->fpu_used = thread->fpu_live = true;
+}

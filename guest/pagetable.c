@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The page tables of one address space. Four directories exist from the start, as PAE wants; page tables come on
+ * demand and are reached through kmap_atomic_pte, as if they could lie in high memory.
+ * Ref: Linux 2.6.23 for the order of ops: alloc_pt before set_pmd, pmd_clear before release_pt.
+ */
+#include "mm.h"
+
+#define KM_PTE0 11
+
+/* Never NULL: all four directories are there. */
+u64 *lookup_pmd(struct mm *mm, u32 address)
+{
+	return (u64 *)va(pgd_val(mm->pgd[address >> 30]) & PTE_ADDRESS) + (address >> 21) % PTRS_PER_PMD;
+}
+
+/* A page of low memory needs no mapping of its own. */
+void *native_kmap_atomic_pte(struct page *page, u32 type)
+{
+	(void)type;
+	return page_address(page);
+}
+
+/* The entry of a user address, or NULL without a table (with `create`: without memory for it). */
+u64 *map_pte(struct mm *mm, u32 address, bool create)
+{
+	u64 *pmdp = lookup_pmd(mm, address);
+	u64 *table;
+
+	if (!(pmd_val(*pmdp) & _PAGE_PRESENT)) {
+		void *page = create ? get_page() : NULL;
+
+		if (!page)
+			return NULL;
+		alloc_pt(mm, pfn(page));
+		set_pmd(pmdp, make_pmd(pa(page) | _PAGE_TABLE));
+		set_lazy_mode(LAZY_FLUSH);	/* the entry must be there before it is read back */
+	}
+	table = kmap_atomic_pte(&mem_map[(u32)((pmd_val(*pmdp) & PTE_ADDRESS) >> PAGE_SHIFT)], KM_PTE0);
+	return table + (address >> PAGE_SHIFT) % PTRS_PER_PTE;
+}
+
+void unmap_pte(u64 *ptep)
+{
+	(void)ptep;	/* nothing was mapped */
+}
+
+u64 page_protection(u32 prot, bool writable)
+{
+	u64 flags = _PAGE_PRESENT | _PAGE_USER | _PAGE_ACCESSED;
+
+	if (writable && prot & PROT_WRITE)
+		flags |= _PAGE_RW | _PAGE_DIRTY;
+	if (nx_enabled && !(prot & PROT_EXEC))
+		flags |= _PAGE_NX;
+	return flags;
+}
+
+s32 pgd_alloc(struct mm *mm)
+{
+	u32 i;
+
+	mm->pgd = get_page();
+	if (!mm->pgd)
+		return -ENOMEM;
+	for (i = 0; i < PTRS_PER_PGD; i++) {
+		u64 *pmd;
+
+		if (i == KERNEL_PGD && shared_kernel_pmd) {
+			set_pud(&mm->pgd[i], swapper_pg_dir[i]);
+			continue;
+		}
+		pmd = get_page();
+		if (!pmd) {
+			pgd_free(mm);
+			return -ENOMEM;
+		}
+		if (i == KERNEL_PGD)
+			memcpy(pmd, va(pgd_val(swapper_pg_dir[i]) & PTE_ADDRESS), PAGE_SIZE);
+		alloc_pd(pfn(pmd));
+		set_pud(&mm->pgd[i], make_pgd(pa(pmd) | _PAGE_PRESENT));
+	}
+	return 0;
+}
+
+/* The tables hold no user page any more and are not in CR3. */
+void pgd_free(struct mm *mm)
+{
+	u32 i, j;
+
+	for (i = 0; i < PTRS_PER_PGD; i++) {
+		u64 *pmd = va(pgd_val(mm->pgd[i]) & PTE_ADDRESS);
+
+		if (!(pgd_val(mm->pgd[i]) & _PAGE_PRESENT))
+			continue;
+		if (i == KERNEL_PGD && shared_kernel_pmd)
+			continue;
+		for (j = 0; i != KERNEL_PGD && j < PTRS_PER_PMD; j++) {
+			void *table;
+
+			if (!pmd[j])	/* an empty entry is 0 on any platform */
+				continue;
+			table = va(pmd_val(pmd[j]) & PTE_ADDRESS);
+			pmd_clear(&pmd[j]);
+			release_pt(pfn(table));
+			put_page(table);
+		}
+		set_pud(&mm->pgd[i], 0);
+		release_pd(pfn(pmd));
+		put_page(pmd);
+	}
+	put_page(mm->pgd);
+	mm->pgd = NULL;
+}
+
+/* Unmap user pages. Without `flush` the address space is dying and in no TLB. */
+void clear_range(struct mm *mm, u32 start, u32 end, bool flush)
+{
+	u32 address;
+
+	set_lazy_mode(LAZY_MMU);
+	for (address = start; address < end; address += PAGE_SIZE) {
+		u64 *ptep = map_pte(mm, address, false);
+		u64 pte;
+
+		if (!ptep)
+			continue;
+		pte = pte_val(*ptep);
+		if (pte & _PAGE_PRESENT) {
+			pte_clear(mm, address, ptep);
+			if (flush)
+				flush_tlb_single(address);
+			set_lazy_mode(LAZY_FLUSH);	/* the page may have a new owner at once */
+			put_page(va(pte & PTE_ADDRESS));
+		}
+		unmap_pte(ptep);
+	}
+	set_lazy_mode(LAZY_NONE);
+}
+
+/* Share the pages of one area, read-only on both sides: whoever writes first gets a copy. */
+s32 copy_range(struct mm *to, struct mm *from, const struct vma *vma)
+{
+	u32 address;
+	s32 error = 0;
+
+	set_lazy_mode(LAZY_MMU);
+	for (address = vma->start; address < vma->end && !error; address += PAGE_SIZE) {
+		u64 *source = map_pte(from, address, false), *target;
+		u64 pte = source ? pte_val(*source) : 0;
+
+		if (!(pte & _PAGE_PRESENT))
+			continue;
+		target = map_pte(to, address, true);
+		if (!target) {
+			error = -ENOMEM;
+			continue;
+		}
+		if (pte & _PAGE_RW) {
+			__asm__ volatile("lock btrl %[bit], %[entry]"
+					 : [entry] "+m"(*(u32 *)source) : [bit] "Ir"(PAGE_RW_BIT) : "cc");
+			pte_update(from, address, source);
+			pte &= ~(u64)_PAGE_RW;
+		}
+		mem_map[(u32)((pte & PTE_ADDRESS) >> PAGE_SHIFT)].count++;
+		set_pte_at(to, address, target, make_pte(pte));
+		unmap_pte(target);
+		unmap_pte(source);
+	}
+	set_lazy_mode(LAZY_NONE);
+	return error;
+}
