@@ -13,6 +13,7 @@
 #define BOOT_TABLES 4			/* page tables of 2 MiB each: identity and at 3 GiB */
 #define PTE_FLAGS 0x63			/* present, writable, accessed, dirty */
 #define PDPTE_FLAGS 0x01
+#define EARLY_VECTORS 32
 #define CR4_PAE 0x20
 #define CR0_PG_WP_PE 0x80010001
 
@@ -79,7 +80,7 @@ startup_32:
 	movl	$5f, %eax
 	jmp	*%eax
 5:
-	lgdt	boot_gdt_descr
+	lgdt	boot_gdt_descr		/* cpu_init loads the real one */
 	ljmp	$__KERNEL_CS, $6f
 6:	movl	$__KERNEL_DS, %eax
 	movl	%eax, %ss
@@ -91,6 +92,19 @@ startup_32:
 	movl	%eax, %gs
 	lldt	%ax
 
+	/* Until cpu_init every exception ends the run with a message; without a table it would look like a reset. */
+	movl	$early_idt, %edi
+	movl	$early_exception, %eax
+	movl	$(__KERNEL_CS << 16), %edx
+	movw	%ax, %dx
+	movw	$0x8e00, %ax		/* present interrupt gate of ring 0 */
+	movl	$EARLY_VECTORS, %ecx
+7:	movl	%edx, (%edi)
+	movl	%eax, 4(%edi)
+	addl	$8, %edi
+	loop	7b
+	lidt	early_idt_descr
+
 	movl	$1, boot_identity
 	movl	$PA(_end), init_pg_tables_end
 	.globl startup_high
@@ -101,6 +115,20 @@ startup_high:				/* paging on, flat segments: what is left to do on any platform
 	movl	$init_task, init_stack	/* struct thread_info.task */
 	xorl	%ebp, %ebp		/* back traces end here */
 	jmp	gate_page		/* stub 0 is start_kernel, which does not return */
+
+early_exception:			/* an error code may be on top of the frame, or not */
+	cld
+	incl	early_exceptions
+	cmpl	$1, early_exceptions
+	jne	8f
+	movl	%esp, %eax
+	movl	%cr2, %edx
+	call	early_fault
+8:	movl	$1, %eax		/* the message itself has failed */
+	outb	%al, $0xf4
+	cli
+9:	hlt
+	jmp	9b
 
 	/* Stubs and op code are written here by whoever loads us; until then every byte is int3. */
 	.section .paravirt.pages, "ax"
@@ -135,8 +163,26 @@ init_pg_tables_end: .long 0		/* physical end of kernel and boot page tables */
 	.balign	4
 	.word	0
 boot_gdt_descr:
-	.word	GDT_ENTRIES * 8 - 1
-	.long	cpu_gdt_table
+	.word	boot_gdt_end - boot_gdt - 1
+	.long	boot_gdt
+	.balign	8
+boot_gdt:
+	.fill	GDT_ENTRY_KERNEL_CS, 8, 0
+	.quad	0x00cf9b000000ffff, 0x00cf93000000ffff	/* kernel code, kernel data */
+	.quad	0x00cffb000000ffff, 0x00cff3000000ffff	/* user code, user data */
+boot_gdt_end:
+
+	.word	0
+early_idt_descr:
+	.word	EARLY_VECTORS * 8 - 1
+	.long	early_idt
+
+	.bss
+	.balign	8
+early_idt:
+	.skip	EARLY_VECTORS * 8
+early_exceptions:
+	.skip	4
 
 	.section .bss.page_aligned, "aw", @nobits
 	.balign	THREAD_SIZE

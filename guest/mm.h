@@ -93,7 +93,7 @@ static inline u32 pfn(const void *address) { return pa(address) >> PAGE_SHIFT; }
 
 /* paging.c: init_mm */
 extern struct mm init_mm;
-extern u64 swapper_pg_dir[PTRS_PER_PGD];
+extern u64 swapper_pg_dir[];
 extern bool nx_enabled;
 extern u32 boot_identity;
 void set_nx(void);

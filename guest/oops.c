@@ -79,6 +79,14 @@ void panic(const char *format, ...)
 	panic_at(message, (u32)__builtin_return_address(0), NULL);
 }
 
+void early_fault(const u32 *frame, u32 cr2);
+
+/* Before cpu_init: error code or EIP first, nobody knows which vector. */
+void early_fault(const u32 *frame, u32 cr2)
+{
+	panic("early exception: frame %08x %08x %08x, cr2 %08x", frame[0], frame[1], frame[2], cr2);
+}
+
 /* A fault of the kernel itself. Nothing it holds can be given back, so the machine ends with it. */
 void die(const char *what, struct pt_regs *regs, u32 error)
 {

@@ -15,7 +15,8 @@
 
 extern char _text[], _etext[], _rodata_end[], _end[];
 
-u64 swapper_pg_dir[PTRS_PER_PGD] aligned(32) section(".data.page_aligned");
+/* Four entries; a page of its own, which a hypervisor can make read-only. */
+u64 swapper_pg_dir[PAGE_SIZE / 8] aligned(PAGE_SIZE) section(".data.page_aligned");
 struct mm init_mm = { .pgd = swapper_pg_dir };
 u32 __FIXADDR_TOP = 0xfffff000;
 bool nx_enabled;
@@ -123,7 +124,7 @@ static bool write_protect_works(void)
 {
 	u32 faulted = 1;
 
-	set_fixmap(FIX_WP_TEST, pa(swapper_pg_dir) & ~(PAGE_SIZE - 1u), _PAGE_PRESENT | _PAGE_ACCESSED);
+	set_fixmap(FIX_WP_TEST, pa(swapper_pg_dir), _PAGE_PRESENT | _PAGE_ACCESSED);
 	__asm__ volatile("movb (%[p]), %%al\n1:\tmovb %%al, (%[p])\n\txorl %[f], %[f]\n2:\n"
 			 "\t.pushsection .ex_table,\"aw\"\n\t.long 1b, 2b\n\t.popsection"
 			 : [f] "+&r"(faulted) : [p] "r"(fix_to_va(FIX_WP_TEST)) : "eax", "memory", "cc");

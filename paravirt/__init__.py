@@ -26,7 +26,7 @@ def boot(kernel: Path | str | None = None, *, console: Console | None = None, **
     :param options: fields of `paravirt.options.BootOptions`: ``backend="native"``, ``count_ops=True`` ...
     :raises ParavirtError: the user's mistake or the backend's, in one message.
     """
-    from paravirt.boot import boot as boot_kernel
+    from paravirt.boot_sequence import boot as boot_kernel
     from paravirt.options import BootOptions
 
     return boot_kernel(kernel, BootOptions(**options), console)

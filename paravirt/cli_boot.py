@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from paravirt.boot import boot
+from paravirt.boot_sequence import boot
 from paravirt.console import Console
 from paravirt.errors import ConfigError, close_match, printable
 from paravirt.guest import Guest
@@ -95,7 +95,7 @@ def boot_command(request: Request) -> int:
 def ending(record: Record) -> str:
     """How a run ended, in one line: kind, sentence, place."""
     outcome = record.outcome
-    place = "" if outcome.eip is None else f" (eip {outcome.eip:#x}{' ' + outcome.symbol if outcome.symbol else ''})"
+    place = "" if outcome.eip is None else f" (eip {outcome.eip:#x} {printable(outcome.symbol)}".rstrip() + ")"
     return f"{outcome.kind}: {printable(outcome.reason, 500)}{place}"
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 QUIT = 0x1D  # Ctrl-]
 CHUNK = 65536
-KEPT = 1 << 16  # bytes of output that --until-output can look back on
+KEPT = 1 << 12  # bytes of output that --until-output can look back on
 
 
 class Console:
@@ -66,6 +66,7 @@ class Console:
     def connect(self, receive: Callable[[bytes], None]) -> None:
         """The device that takes the input."""
         self.receive = receive
+        self._hand_over()
         self.poll()
 
     def feed(self, data: bytes) -> None:

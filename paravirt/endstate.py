@@ -23,7 +23,7 @@ MAX_RESULTS, MAX_PROCESSES, MAX_SPACES, MAX_RANGES = 64, 32, 8, 16
 RESULT, PROCESS = struct.Struct("<28sI"), struct.Struct("<III")
 SPACE, RANGE = struct.Struct("<III"), struct.Struct("<4I")
 READ, WRITE, EXECUTE, USER = 1, 2, 4, 8
-COMPARABLE = 1
+COMPARABLE, MAYBE_READ_ONLY = 1, 2  # the second: single pages may be, page tables under a hypervisor for instance
 KERNEL_START = 0xC0000000
 
 
@@ -138,14 +138,19 @@ def _nothing_else(ram: Any, tables: paging.Tables, pid: int, ranges: list[Range]
 
 
 def _rights(pid: int, each: Range, runs: list[paging.Mapping]) -> None:
-    if each.start >= KERNEL_START and not runs:
-        raise Disagreement(f"address space of pid {pid}: kernel range {each.start:#x} is not mapped")
+    """The range is mapped without a hole, with the rights that the kernel tells."""
+    where = f"address space of pid {pid}: the kernel lists {each.start:#x}-{each.end:#x}"
+    if sum(run.end - run.start for run in runs) != each.end - each.start:
+        raise Disagreement(f"{where}, and not all of it is mapped")
     for run in runs:
+        at = f"{where}, and {run.start:#x}-{run.end:#x}"
         if run.user != bool(each.prot & USER):
-            raise Disagreement(f"address space of pid {pid}: {run.start:#x} is mapped "
-                               f"{'for' if run.user else 'without'} user access")
-        if each.start < KERNEL_START and run.writable and not each.prot & WRITE:
-            raise Disagreement(f"address space of pid {pid}: {run.start:#x} is writable; the kernel lists it read-only")
+            raise Disagreement(f"{at} is mapped {'for' if run.user else 'without'} user access")
+        if run.executable != bool(each.prot & EXECUTE):
+            raise Disagreement(f"{at} is {'' if run.executable else 'not '}executable")
+        may_be_read_only = each.flags & MAYBE_READ_ONLY and not run.writable
+        if run.writable != bool(each.prot & WRITE) and not may_be_read_only:
+            raise Disagreement(f"{at} is {'' if run.writable else 'not '}writable")
 
 
 def _contents(ram: Any, tables: paging.Tables, runs: list[paging.Mapping]) -> str:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from paravirt.backend import Backend
 from paravirt.binding import Slot, bind
-from paravirt.boot import REFERENCE_KERNEL
+from paravirt.boot_sequence import REFERENCE_KERNEL
 from paravirt.config import config_path, load_config
 from paravirt.console import Console
 from paravirt.errors import ImageError, ParavirtError, PluginError, printable

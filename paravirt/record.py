@@ -9,11 +9,19 @@ import contextlib
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 SCHEMA = 1
+
+
+def _utf8(text: str) -> str:
+    """File names may hold bytes that are no UTF-8; JSON cannot."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+Text = Annotated[str, AfterValidator(_utf8)]
 
 
 class _Part(BaseModel):
@@ -33,9 +41,9 @@ class OutcomeRecord(_Part):
 
     kind: str = Field(description="poweroff, reboot, halt, debug-exit, matched, stopped, crash, idle, timeout, limit, "
                                   "interrupted or error")
-    reason: str = Field(description="one sentence")
+    reason: Text = Field(description="one sentence")
     eip: int | None = Field(description="where the guest was")
-    symbol: str = Field(description="nearest symbol below eip, with the offset")
+    symbol: Text = Field(description="nearest symbol below eip, with the offset")
 
 
 class StepRecord(_Part):
@@ -43,7 +51,7 @@ class StepRecord(_Part):
 
     name: str
     op: str = Field(description="the op that was called; empty for other steps")
-    where: str = Field(description="function and file:line of the implementation, or its symbol")
+    where: Text = Field(description="function and file:line of the implementation, or its symbol")
     kind: str = Field(description="hook, guest code, host function, kernel, no-op or NULL")
     instructions: int = Field(description="run meanwhile, by interrupts and other tasks too")
     virtual_ns: int
@@ -77,7 +85,7 @@ class Record(_Part):
     """One run."""
 
     schema_version: int = Field(SCHEMA, serialization_alias="schema")
-    kernel: str
+    kernel: Text
     sha256: str = Field(description="of the kernel's file")
     backend: str
     engine: EngineRecord | None = Field(description="null if the run ended before there was a machine")

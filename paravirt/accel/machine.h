@@ -41,6 +41,7 @@ struct machine {
 	tlb_fill_fn tlb_fill;
 	void (*tlb_flush)(void *cpu);
 	void (*check_io[3])(void *env, uint32_t port);	/* by log2 of the size; raises #GP by longjmp */
+	void (*loop_exit)(void *cpu);	/* longjmp to the execution loop */
 	/* Python */
 	int (*acknowledge)(void);	/* vector to deliver, or -1 */
 	void (*intr)(void *uc, uint32_t vector, void *user);
@@ -52,6 +53,7 @@ struct machine {
 	uint64_t external;		/* what is being delivered is no INT n: a fault of it has EXT set */
 	uint64_t window;		/* out: the guest can take an interrupt (when acknowledge is NULL) */
 	int64_t exception_ns, rdtsc_ns;
+	char stopped[64];		/* out: why libunicorn cannot go on */
 	/* fast stores */
 	uint8_t *executed;		/* one byte a page of RAM: code was translated from it */
 	uint64_t pages;

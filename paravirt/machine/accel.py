@@ -46,10 +46,11 @@ class NativeMachine(ctypes.Structure):
         ("uc", Pointer), ("cpu", Pointer), ("env", Pointer),
         ("emu_stop", Pointer), ("do_interrupt", Pointer), ("do_hardirq", Pointer),
         ("exec_interrupt", Pointer), ("tlb_fill", Pointer), ("tlb_flush", Pointer),
-        ("check_io", Pointer * 3),
+        ("check_io", Pointer * 3), ("loop_exit", Pointer),
         ("acknowledge", Pointer), ("intr", Pointer), ("port_in", Pointer), ("port_out", Pointer),
         ("native", ctypes.c_uint64 * 4), ("gate_start", ctypes.c_uint64), ("gate_end", ctypes.c_uint64),
         ("external", ctypes.c_uint64), ("window", ctypes.c_uint64), ("exception_ns", ctypes.c_int64), ("rdtsc_ns", ctypes.c_int64),
+        ("stopped", ctypes.c_char * 64),
         ("executed", Pointer), ("pages", ctypes.c_uint64),
         ("nr_pending", ctypes.c_uint64), ("pending", ctypes.c_uint64 * 64),
         ("exceptions", ctypes.c_uint64 * 256), ("interrupts", ctypes.c_uint64),
@@ -74,11 +75,12 @@ class Accelerator:
         for field, symbol in (
             ("do_interrupt", "x86_cpu_do_interrupt"), ("do_hardirq", "do_interrupt_x86_hardirq"),
             ("exec_interrupt", "x86_cpu_exec_interrupt"), ("tlb_fill", "x86_cpu_tlb_fill"),
-            ("tlb_flush", "tlb_flush"),
+            ("tlb_flush", "tlb_flush"), ("loop_exit", "cpu_loop_exit"),
         ):
             setattr(record, field, library.address(symbol + "_x86_64"))
         for index, letter in enumerate("bwl"):
             record.check_io[index] = library.address(f"helper_check_io{letter}_x86_64")
+        self._override_got("cpu_abort_x86_64", "pv_abort")
         if self._so.pv_register(ctypes.byref(record)):
             raise Unavailable("too many machines in one process")
 
@@ -127,12 +129,13 @@ class Accelerator:
         for index in found:
             methods[index] = self.function(helper)
 
-    def _override_got(self, symbol: str, helper: str, original: str) -> None:
+    def _override_got(self, symbol: str, helper: str, original: str = "") -> None:
         """Let libunicorn's own calls of `symbol` reach `helper`: its PLT is bound through a writable GOT."""
         slot = ctypes.c_uint64.from_address(_got_slot(self._library, symbol))
         ours = self.function(helper)
         if slot.value != ours:
-            ctypes.c_uint64.in_dll(self._so, original).value = self._library.address(symbol)
+            if original:
+                ctypes.c_uint64.in_dll(self._so, original).value = self._library.address(symbol)
             slot.value = ours
 
 

@@ -172,6 +172,8 @@ class Engine:
             return False
         if status in (const.UC_ERR_FETCH_PROT, const.UC_ERR_FETCH_UNMAPPED):
             raise CpuStopped("the guest executes code where there is no memory")
+        if self.record.stopped:
+            raise CpuStopped(f"the CPU cannot go on: {self.record.stopped.decode('ascii', 'replace')}")
         if status:
             raise CpuStopped(self._library.message(status))
         halted = self._live.halted if self._live is not None else self._halted_by_text()

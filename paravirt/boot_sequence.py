@@ -1,7 +1,10 @@
-"""Boots a kernel: chooses a backend, builds the machine, runs it, and tells what happened.
+"""The boot sequence: two functions, to be read from top to bottom. Neither names a backend.
 
-`boot` is the whole of it; it names no backend. A kernel that takes its op table from the backend is booted
-by `start_kernel`; others have their own.
+`boot` chooses a backend, builds the machine, runs it, and tells what happened. `start_kernel` is the core
+kernel-boot sequence, for kernels that take their op table from the backend; others have their own.
+
+Ref: Linux 2.6.23 init/main.c (start_kernel), arch/i386/kernel/setup.c (setup_arch), arch/i386/mm/init.c
+(paging_init), arch/i386/kernel/cpu/bugs.c (check_bugs).
 """
 
 from __future__ import annotations
@@ -20,11 +23,12 @@ from paravirt.install import install
 from paravirt.kernel import Kernel
 from paravirt.machine.core import Machine
 from paravirt.machine.outcome import GuestExit
+from paravirt.ops import Ops
 from paravirt.options import DEFAULT_EPOCH, BootOptions
+from paravirt.patch import patch_sites
 from paravirt.plugins import Plugins, load_plugins
 from paravirt.record import Record
 from paravirt.run import Run
-from paravirt.start_kernel import start_kernel
 from paravirt.steps import Step, Steps
 
 REFERENCE_KERNEL = Path(__file__).parent / "data" / "paravirt-kernel"
@@ -74,6 +78,54 @@ def boot(kernel: Path | str | None = None, options: BootOptions | None = None, c
         finally:
             record = run.finish(hook, on_end)
         return record
+
+
+def start_kernel(ops: Ops, kernel: Kernel) -> None:
+    """Boot a kernel on a backend's ops.
+
+    Every ``ops.x()`` is an op, every ``kernel.f()`` a function of the guest; both are ordinary calls. What lies
+    between them runs as if C had called them: interrupts come, tasks switch. Does not return: the run's outcome
+    is raised in rest_init.
+    """
+    swapper_pg_dir = kernel.symbol("swapper_pg_dir")
+
+    ops.irq_disable()
+
+    # setup_arch
+    kernel.early_cpu_init()
+    ops.arch_setup()
+    kernel.print_memory_map(ops.memory_setup())
+    kernel.setup_memory()
+
+    # paging_init: init_mm's page tables, made by the kernel through the ops
+    kernel.set_nx()
+    ops.pagetable_setup_start(swapper_pg_dir)
+    kernel.pagetable_init()
+    ops.pagetable_setup_done(swapper_pg_dir)
+    ops.write_cr3(kernel.pa(swapper_pg_dir))
+    kernel.zone_sizes_init()
+    ops.post_allocator_init()
+
+    # traps, the first task, interrupts
+    kernel.sched_init()
+    kernel.trap_init()
+    kernel.cpu_init()
+    ops.init_IRQ()
+
+    # time
+    kernel.timekeeping_init(ops.get_wallclock())
+    kernel.tsc_init(ops.get_cpu_khz())
+    ops.irq_enable()
+    kernel.mem_init()
+    ops.time_init()
+    kernel.calibrate_delay()
+
+    # the last moment at which a backend may have changed its slots is past: patch their call sites
+    kernel.check_bugs()
+    kernel.alternatives_done(patch_sites(ops, kernel))
+
+    ops.banner()
+    kernel.rest_init()
 
 
 def install_ops(plugins: Plugins, guest: Guest, run: Run) -> None:
