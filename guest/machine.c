@@ -26,7 +26,7 @@ void machine_power_off(void)
 	end_block_spaces();
 	printk("Power down.\n");
 	call_slot(machine_ops[MACHINE_POWER_OFF], 0, 0);
-	stop();
+	panic("machine_power_off came back");
 }
 
 void machine_restart(void)
@@ -34,7 +34,7 @@ void machine_restart(void)
 	end_block_spaces();
 	printk("Restarting system.\n");
 	call_slot(machine_ops[MACHINE_RESTART], 0, 0);
-	stop();
+	panic("machine_restart came back");
 }
 
 void machine_halt(void)
@@ -42,7 +42,7 @@ void machine_halt(void)
 	end_block_spaces();
 	printk("System halted.\n");
 	call_slot(machine_ops[MACHINE_HALT], 0, 0);
-	stop();
+	panic("machine_halt came back");
 }
 
 /* Something failed. Where nobody listens to the port, it is a crash. */

@@ -2,7 +2,7 @@
 /*
  * The steps that start_kernel calls and that belong to no other file, and rest_init, where it ends: from there on
  * tasks run by themselves.
- * Options on the command line: noselftest, panic, oops, hang, reboot, halt.
+ * Options on the command line: noselftest, panic, panic=1 (start again), oops, hang, reboot, halt.
  */
 #include "sched.h"
 
@@ -75,6 +75,8 @@ void check_bugs(void)
 
 void alternatives_done(u32 patched)
 {
+	if (!(save_fl() & X86_EFLAGS_IF))
+		panic("interrupts are off behind the patching of call sites");
 	printk("paravirt: %u sites patched\n", patched);
 }
 

@@ -65,6 +65,9 @@ void zone_sizes_init(void)
 {
 	u32 frame, size = PAGE_ALIGN(max_low_pfn * sizeof(struct page));
 
+	if (PAGE_DOWN(read_cr3()) != PAGE_DOWN(pa(swapper_pg_dir)))
+		panic("init_mm's page tables were built and are not in use");
+
 	if (early_next < initrd_end && early_next + size > initrd_start)
 		early_next = PAGE_ALIGN(initrd_end);
 	mem_map = va(early_next);

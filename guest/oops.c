@@ -60,6 +60,8 @@ static void panic_at(const char *message, u32 eip, struct pt_regs *regs)
 {
 	end_block_message(message, eip);
 	printk("Kernel panic - not syncing: %s\n", message);
+	if (command_line_has("panic=1")) /* Linux waits as many seconds and starts again */
+		call_slot(machine_ops[MACHINE_EMERGENCY_RESTART], 0, 0);
 	call_slot(machine_ops[MACHINE_CRASH_SHUTDOWN], (u32)regs, 0);
 	call_slot(smp_ops[SMP_SEND_STOP], 0, 0);
 	irq_disable();

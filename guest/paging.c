@@ -136,6 +136,8 @@ void mem_init(void)
 {
 	u32 i;
 
+	if (!(save_fl() & X86_EFLAGS_IF))
+		panic("interrupts are still off");
 	if (!write_protect_works())
 		panic("this CPU does not honour the WP bit in supervisor mode");
 	printk("Checking if this processor honours the WP bit even in supervisor mode... Ok.\n");

@@ -147,7 +147,7 @@ def _slot(info: OpInfo, number: int, function: Any) -> Slot:
     if form is None:
         names = _parameters(function)
         order = [param.name for param in info.params]
-        slot.function = function if names == order else _by_name(function, names, order)
+        slot.function = function if names == order or set(names) - set(order) else _by_name(function, names, order)
     elif isinstance(form, GuestCode | MachineCode):
         slot.clobbers = form.clobbers
     return slot

@@ -245,7 +245,8 @@ class Calls:
     def broken(self, op: HostOp, error: BaseException) -> BackendError:
         """What Python callers see when a host function raises."""
         caller = self._vcpu.read_u32(self._vcpu.esp) if self._vcpu.cpl < 3 else 0
-        place = self._machine.symbolize(caller) or f"{caller:#x}"
+        symbol = self._machine.symbolize(caller)
+        place = f"{caller:#x} {symbol}" if symbol else f"{caller:#x}"
         return BackendError(
             f"op {op.info.name} ({op.where}) called from {place}: {type(error).__name__}: {error}",
             op=op.info.name, where=op.where)

@@ -80,6 +80,9 @@ class Run:
             self.guest.console.begin()
             try:
                 self.body()
+            except BackendError as error:
+                error.args = (f"backend {self.backend!r}: {error}",)
+                raise
             except (ParavirtError, GuestExit):
                 raise
             except Exception as error:

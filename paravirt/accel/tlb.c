@@ -51,12 +51,12 @@ static __attribute__((noinline, cold)) void forget_pending(struct machine *m)
 	m->tlb_flush(m->cpu);
 }
 
-/* CPUClass.tlb_fill */
+/* CPUClass.tlb_fill. For the end of an access that wraps, `va` is 2^32: its entry must be of that address, though
+ * it is translated as 0, or the access would go to the host's memory 4 GiB behind the page. */
 int pv_tlb_fill(void *cpu, uint64_t va, int size, int access, int mmu, int probe, uint64_t ra)
 {
 	struct machine *m = machine_of_cpu(cpu);
 
-	va &= 0xffffffffu;
 	if (__builtin_expect(m->nr_pending != 0, 0))
 		forget_pending(m);
 	int ok = m->tlb_fill(cpu, va, size, access, mmu, probe & 0xff, ra);
