@@ -71,18 +71,20 @@ class Null:
 
 
 Form = GuestCode | MachineCode | KernelFunction | Null
+# To a type checker a slot is Any: a table that derives from another may put any form there, a method too.
+Slotted = Any
 
-NULL = Null()
-NOP = MachineCode(b"", clobbers=0)
+NULL: Slotted = Null()
+NOP: Slotted = MachineCode(b"", clobbers=0)
 """Does nothing, and as a function of one 64-bit argument returns it (it comes and goes in EDX:EAX)."""
 
 
-def machine_code(hexadecimal: str, clobbers: int = CLOBBER_ANY) -> MachineCode:
+def machine_code(hexadecimal: str, clobbers: int = CLOBBER_ANY) -> Slotted:
     """``machine_code("0f 06")``: guest code of a few bytes."""
     return MachineCode(bytes.fromhex(hexadecimal), clobbers)
 
 
-def kernel_function(symbol: str) -> KernelFunction:
+def kernel_function(symbol: str) -> Slotted:
     """A function that the kernel brings."""
     return KernelFunction(symbol)
 
@@ -97,12 +99,12 @@ class GuestObject:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def __getattr__(self, symbol: str) -> GuestCode:
+    def __getattr__(self, symbol: str) -> Slotted:
         if symbol.startswith("__"):
             raise AttributeError(symbol)
         return GuestCode(self.path, symbol)
 
-    def __call__(self, symbol: str, clobbers: int = CLOBBER_ANY) -> GuestCode:
+    def __call__(self, symbol: str, clobbers: int = CLOBBER_ANY) -> Slotted:
         return GuestCode(self.path, symbol, clobbers)
 
 

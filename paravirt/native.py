@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from paravirt.forms import GuestObject, MachineCode, OpTable, hookimpl, kernel_function
+from paravirt.forms import GuestObject, MachineCode, OpTable, Slotted, hookimpl, kernel_function
 from paravirt.machine.outcome import End, GuestExit, Outcome
 from paravirt.patch import generate
 
@@ -78,7 +78,7 @@ set_pte_present, set_pte_atomic = code.native_set_pte_present, code.native_set_p
 set_pmd, set_pud = code.native_set_pmd, code.native_set_pud
 pte_clear, pmd_clear = code.native_pte_clear, code.native_pmd_clear
 kmap_atomic_pte = kernel_function("native_kmap_atomic_pte")
-identity = MachineCode(b"", clobbers=0)
+identity: Slotted = MachineCode(b"", clobbers=0)
 """*_val and make_*: an entry is what the CPU sees. The argument is in EDX:EAX, and so is the result."""
 # the ways back to user mode
 irq_enable_sysexit = code("native_irq_enable_sysexit", clobbers=0)

@@ -38,10 +38,10 @@ class StepPrinter:
     def _print(self) -> None:
         if not self._begun:
             self._begun = True
-            print(f"{'step':<24} {'kind':<14} {'instructions':>12} {'traps':>6}  where", file=self._out)
+            print(f"{'step':<26} {'kind':<14} {'instructions':>12} {'traps':>6}  where", file=self._out)
         for step in self._held:
             call = f"ops.{step.op}" if step.op else step.name
-            print(f"{call:<24} {step.kind:<14} {step.instructions:>12} {step.traps:>6}  {printable(step.where)}",
+            print(f"{call:<26} {step.kind:<14} {step.instructions:>12} {step.traps:>6}  {printable(step.where)}",
                   file=self._out, flush=True)
         self._held.clear()
 

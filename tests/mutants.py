@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from types import SimpleNamespace
 
+from paravirt.api import Backend, Guest, OpTable, hookimpl
 from paravirt_native.plugin import Native
 from paravirt_native.table import NativeOps
-
-from paravirt.api import Backend, Guest, OpTable, hookimpl
 
 
 def backend_plugin(ops: Mapping[str, object], name: str = "mutant", base: type[OpTable] = NativeOps) -> object:
@@ -20,7 +19,8 @@ def backend_plugin(ops: Mapping[str, object], name: str = "mutant", base: type[O
     class Mutant(Native):
         @hookimpl
         def paravirt_install_ops(self, guest: Guest) -> OpTable:
-            return table(guest)
+            made: OpTable = table(guest)
+            return made
 
     Mutant.name = name
 

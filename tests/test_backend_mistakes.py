@@ -145,7 +145,7 @@ def test_an_exception_inside_an_op_that_the_guest_calls() -> None:
 
 def test_an_exception_inside_an_op_that_start_kernel_calls() -> None:
     plugin = backend_plugin({"arch_setup": hookimpl(failing)})
-    with pytest.raises(BackendError, match="op arch_setup .*called from start_kernel: ZeroDivisionError"):
+    with pytest.raises(BackendError, match=r"op arch_setup .*called from start_kernel: ZeroDivisionError"):
         boot(None, BootOptions(backend="mutant", plugins=(plugin,)), Console())
 
 
@@ -214,5 +214,6 @@ def test_the_command_line_prints_one_message(tmp_path: Path) -> None:
         text=True, env=environment, capture_output=True, stdin=subprocess.DEVNULL, timeout=60)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1 and "Traceback" not in done.stderr
-    assert done.stderr.startswith("paravirt: backend 'halfway': op read_cr2 (halfway.Ops.read_cr2 halfway.py:5) called from 0x")
+    assert done.stderr.startswith(
+        "paravirt: backend 'halfway': op read_cr2 (halfway.Ops.read_cr2 halfway.py:5) called from 0x")
     assert json.loads(record.read_text())["outcome"]["kind"] == "error"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from typing import Any
 
 import pytest
 
@@ -122,9 +123,9 @@ class Observer:
     """Wraps a host function, guest code and a function of the kernel."""
 
     def __init__(self) -> None:
-        self.seen: dict[str, list[tuple[object, object]]] = {}
+        self.seen: dict[str, list[tuple[Any, Any]]] = {}
 
-    def _note(self, name: str, argument: object, result: object) -> object:
+    def _note(self, name: str, argument: Any, result: Any) -> Any:
         self.seen.setdefault(name, []).append((argument, result))
         return result
 
@@ -152,7 +153,7 @@ def test_observers_see_real_arguments_and_results() -> None:
     assert record.end_state == booted("patched")[0].end_state
     assert len(observer.seen["patch"]) == record.counts.ops["patch"]
     assert all(isinstance(result, int) and result & 0x80000001 == 0x80000001 for _, result in observer.seen["read_cr0"])
-    assert all(pte for (_, pte), _ in observer.seen["set_pte_at"])  # type: ignore[misc]
+    assert all(pte for (_, pte), _ in observer.seen["set_pte_at"])
     assert isinstance(observer.seen["memory_setup"][0][1], int)
 
 

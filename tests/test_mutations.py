@@ -7,12 +7,12 @@ a table here with the reason. The same for the calls that start_kernel itself ma
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 import pytest
-from tests.mutants import backend_plugin
 
 from paravirt import boot_sequence
 from paravirt.boot_sequence import boot
@@ -21,6 +21,7 @@ from paravirt.forms import NOP, MachineCode, Null, form_of, machine_code
 from paravirt.hookspecs import op_infos
 from paravirt.options import BootOptions
 from paravirt.record import Record
+from tests.mutants import backend_plugin
 
 WRONG = {1: machine_code("b8 5a a5 5a 5a"), 2: machine_code("b8 5a a5 5a 5a ba a5 5a 5a 5a")}
 MAX_INSTRUCTIONS = 100_000_000  # a boot takes a third of that
@@ -49,10 +50,11 @@ PRINTS = {"banner": "Booting paravirtualized kernel on bare hardware", "console_
 EXCUSED["console_write"] = "prints; test_prints_show_on_the_console asserts its lines"
 
 
-def run(append: str = "", **ops: object) -> tuple[Record, str]:
+def run(append: str = "", ops: Mapping[str, object] = MappingProxyType({})) -> tuple[Record, str]:
     output = bytearray()
     plugin = backend_plugin(ops)
-    options = BootOptions(backend="mutant", plugins=(plugin,), append=append, max_instructions=MAX_INSTRUCTIONS)
+    options = BootOptions(backend="mutant", plugins=(plugin,), append=append, max_instructions=MAX_INSTRUCTIONS,
+                          memory=32 << 20)
     return boot(None, options, Console(output.extend)), output.decode("utf-8", "replace")
 
 
@@ -88,7 +90,7 @@ def test_a_broken_op_is_told(name: str, how: str) -> None:
     form: MachineCode = NOP if how == "no effect" else WRONG[op_infos()[name].result_words]
     append = REACHED_BY.get(name, "")
     reference, _ = sound(append)
-    mutant, console = run(append, **{name: form})
+    mutant, console = run(append, {name: form})
     if name in EXCUSED:
         return  # whether it shows is not the point; that it does no harm to the host is
     assert told(mutant, reference), f"{name} with {how}: {mutant.outcome.reason}\n{console[-2000:]}"
@@ -105,7 +107,7 @@ def test_no_excuse_is_idle() -> None:
 @pytest.mark.parametrize("name", PRINTS)
 def test_prints_show_on_the_console(name: str) -> None:
     assert PRINTS[name] in sound()[1]
-    assert PRINTS[name] not in run(**{name: NOP})[1]
+    assert PRINTS[name] not in run(ops={name: NOP})[1]
 
 
 @pytest.mark.parametrize(("append", "kind"), [

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from paravirt import boot_sequence
-from paravirt.image.notes import CallSite
 from paravirt.boot_sequence import start_kernel
+from paravirt.image.notes import CallSite
 
 SITES = (CallSite(0x1000, 18, 6, 7), CallSite(0x2000, 28, 10, 1))
 
