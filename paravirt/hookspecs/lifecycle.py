@@ -28,7 +28,7 @@ hookspec = pluggy.HookspecMarker("paravirt")
 
 @hookspec
 def paravirt_hookspecs() -> Iterable[ModuleType]:
-    """Modules with further hook specifications, for other plugins to implement. Asked first."""
+    """Modules with further hook specifications, for other plugins to implement. Asked when the plugin is loaded."""
 
 
 @hookspec

@@ -66,7 +66,7 @@ class Machine:
         """Let a platform's exit table answer."""
         self._dispatcher = dispatcher = Dispatcher(self.vcpu, table, self.mmio, self._acknowledge)
         self.engine.connect(dispatcher)
-        self.engine.native_vectors(dispatcher.native_vectors())
+        self.engine.native_vectors(dispatcher.native_vectors(), interrupts=dispatcher.native_interrupts)
 
     @property
     def dispatcher(self) -> Dispatcher:

@@ -79,8 +79,8 @@ class Engine:
         """Say who answers the exits; before the first `run`."""
         self._callbacks.handlers = handlers
 
-    def native_vectors(self, vectors: Iterable[int]) -> None:
-        """Let the guest's own IDT take these exceptions, and all interrupts, without asking Python.
+    def native_vectors(self, vectors: Iterable[int], *, interrupts: bool) -> None:
+        """Let the guest's own IDT take these exceptions, and external interrupts, without asking Python.
 
         Without the delivery seam nothing changes: the handlers deliver.
         """
@@ -88,7 +88,7 @@ class Engine:
             return
         for vector in vectors:
             self.record.native[vector >> 6] |= 1 << (vector & 63)
-        self.record.acknowledge = self._callbacks.acknowledge_pointer
+        self.record.acknowledge = self._callbacks.acknowledge_pointer if interrupts else None
 
     def gate_page(self, start: int, end: int) -> None:
         """EIPs at which ``int 0x83`` is a call of the host."""
@@ -280,7 +280,8 @@ class Engine:
 
     def stop(self) -> None:
         """End the running slice. From inside an exit: at the next block."""
-        self._library.emu_stop(self._handle)
+        if self._uc is not None:  # a signal may come late
+            self._library.emu_stop(self._handle)
 
     def interrupts(self) -> int:
         """Hardware interrupts delivered so far."""

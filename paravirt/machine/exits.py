@@ -89,6 +89,11 @@ class Dispatcher:
             if self._exceptions[v] is idt.exception and self._software[v] is idt.exception
         ]
 
+    @property
+    def native_interrupts(self) -> bool:
+        """Whether this platform leaves external interrupts to the guest's IDT."""
+        return self._interrupt is idt.interrupt
+
     def exception(self, vector: int, error: int, software: bool) -> None:
         vcpu = self.vcpu
         if software and vector == GATE_VECTOR and self.gate_start < vcpu.eip <= self.gate_end:

@@ -41,8 +41,6 @@ class Seams:
         self.state: CpuState = self.live or ContextState(library, uc)
         self._alive: object = None
         self.accelerator = self._accelerator()
-        if self.accelerator is not None:
-            self.accelerator.interrupts()
         steps = {"clock": self._clock, "delivery": self._delivery, "exits": self._exits, "stores": self._stores}
         for name, step in steps.items():
             if name in self.missing:
@@ -73,10 +71,15 @@ class Seams:
     def _accelerator(self) -> accel.Accelerator | None:
         self._no_accelerator = "needs live state"
         if self.live is not None:
+            accelerator = None
             try:
-                return accel.Accelerator(self._library, self._handle, self.live, self._record)
+                accelerator = accel.Accelerator(self._library, self._handle, self.live, self._record)
+                accelerator.interrupts()
+                return accelerator
             except (accel.Unavailable, AttributeError) as problem:
                 self._no_accelerator = str(problem)
+                if accelerator is not None:
+                    accelerator.close()
         return None
 
     def _exits(self, _: accel.Accelerator) -> None:
@@ -101,17 +104,17 @@ class Seams:
 
     def flushes(self) -> tuple[Callable[[], None], Callable[[int], None], Callable[[int, int], None]]:
         """Functions that forget all translations, one page's, and the code made from a physical range."""
-        library, uc = self._library, self._uc
+        library = self._library
         if self.live is None:
-            def flush_all() -> None:
-                uc.ctl(const.UC_CTL_TLB_FLUSH, const.UC_CTL_IO_WRITE)
-
-            return flush_all, lambda va: flush_all(), self._remove_cache
+            return self._flush_all, lambda va: self._flush_all(), self._remove_cache
         cpu, handle = self.live.cpu, self._handle
         flush = library.internal("tlb_flush", None, Pointer)
         page = library.internal("tlb_flush_page", None, Pointer, ctypes.c_uint64)
         invalidate = library.internal("tb_invalidate_phys_range", None, Pointer, ctypes.c_uint64, ctypes.c_uint64)
         return lambda: flush(cpu), lambda va: page(cpu, va), lambda start, end: invalidate(handle, start, end)
+
+    def _flush_all(self) -> None:
+        self._uc.ctl(const.UC_CTL_TLB_FLUSH, const.UC_CTL_IO_WRITE)
 
     def _remove_cache(self, start: int, end: int) -> None:
         """ctl_remove_cache takes a virtual address, and one that is not mapped leaves an exception behind in the
@@ -125,5 +128,7 @@ class Seams:
             uc.reg_write(x86.UC_X86_REG_CR0, cr0)
 
     def close(self) -> None:
+        """Let go of the engine: it must be gone before the memory that it maps."""
         if self.accelerator is not None:
             self.accelerator.close()
+        self._uc = None

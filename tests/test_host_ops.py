@@ -1,0 +1,90 @@
+"""Host functions meet the guest: arguments, results, faults, and what a wrapper may do.
+
+An op is one instruction to the guest. A bad pointer is a fault at the stub and the op runs again when the guest
+has mended it, so demand paging works; what cannot be mended is the guest's own oops, never a traceback.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from paravirt.boot_sequence import boot
+from paravirt.console import Console
+from paravirt.forms import hookimpl
+from paravirt.options import BootOptions
+from paravirt.record import Record
+from tests.mutants import backend_plugin
+
+USER_STACK_BELOW = 0xBFFF8000  # in init's stack area, far below anything it has touched
+NOWHERE = 0xDEAD0000
+
+
+def run(**ops: object) -> tuple[Record, str]:
+    output = bytearray()
+    options = BootOptions(backend="mutant", plugins=(backend_plugin(ops),), memory=32 << 20)
+    return boot(None, options, Console(output.extend)), output.decode("utf-8", "replace")
+
+
+def test_a_fault_is_mended_by_the_guest_and_the_op_runs_again() -> None:
+    seen: list[str] = []
+
+    @hookimpl
+    def dup_mmap(self: Any, oldmm: int, mm: int) -> None:
+        seen.append("tried")
+        assert self.guest.machine.vcpu.read(USER_STACK_BELOW, 4, user=True) == bytes(4)
+        seen.append("done")
+
+    record, console = run(dup_mmap=dup_mmap)
+    assert record.outcome.kind == "poweroff", console[-1500:]
+    assert seen[:3] == ["tried", "tried", "done"], "the first fork faults once, and only once"
+    assert seen.count("done") == record.counts.ops["dup_mmap"] - (seen.count("tried") - seen.count("done"))
+
+
+def test_a_fault_that_the_guest_cannot_mend_is_its_oops() -> None:
+    @hookimpl
+    def dup_mmap(self: Any) -> None:
+        self.guest.machine.vcpu.write_u32(NOWHERE, 1)
+
+    record, console = run(dup_mmap=dup_mmap)
+    assert record.outcome.kind == "crash"
+    assert record.outcome.reason.startswith("kernel panic: ")
+    assert "dead0000" in console
+    assert record.outcome.eip is not None and record.outcome.symbol.startswith("gate_page"), record.outcome
+
+
+@pytest.mark.parametrize("result", [0, 1, 0xFFFFFFFF, -1, 0x1_2345_6789])
+def test_results_are_cut_to_the_width_of_the_op(result: int) -> None:
+    """store_tr returns 32 bits; the self-test reads the register that it gets."""
+    @hookimpl
+    def store_tr(self: Any) -> int:
+        return result
+
+    _, console = run(store_tr=store_tr)
+    assert f"task register FAILED (got {result & 0xFFFFFFFF:x}," in console
+
+
+def test_64_bit_arguments_and_results() -> None:
+    seen: list[int] = []
+
+    @hookimpl
+    def make_pte(self: Any, pte: int) -> int:
+        seen.append(pte)
+        return pte
+
+    record, _ = run(make_pte=make_pte)
+    assert record.outcome.kind == "poweroff"
+    assert any(pte >> 63 for pte in seen), "NX is bit 63"
+    assert all(pte < 1 << 64 for pte in seen)
+
+
+def test_a_host_function_may_end_the_run() -> None:
+    from paravirt.api import End, GuestExit, Outcome
+
+    @hookimpl
+    def banner(self: Any) -> None:
+        raise GuestExit(Outcome(End.POWEROFF, "the backend had enough"))
+
+    record, _ = run(banner=banner)
+    assert (record.outcome.kind, record.outcome.reason) == ("poweroff", "the backend had enough")
