@@ -43,7 +43,7 @@ def _table(*columns: str) -> Table:
 
 def _row(table: Table, *cells: object) -> None:
     """Guest and user text is never markup."""
-    table.add_row(*(Text(printable(str(cell), 300)) for cell in cells))
+    table.add_row(*(Text(printable(str(cell), 4000)) for cell in cells))
 
 
 def plugin_listing(plugins_file: Path | None) -> None:
