@@ -43,6 +43,7 @@ void pv_intr(void *uc, uint32_t vector, struct machine *m)
 		return;
 	}
 	m->exceptions[vector]++;
+	m->recent = m->recent << 8 | vector;
 	if (is_int)	/* EIP is past the instruction already; a fault of the delivery is a fault at its start */
 		ENV64(m, ENV_EIP) = (uint32_t)(ENV64(m, ENV_NEXT_EIP) - (vector == VECTOR_BP || vector == VECTOR_OF ? 1 : 2));
 	charge(m);

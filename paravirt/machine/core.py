@@ -13,7 +13,7 @@ from types import TracebackType
 
 from paravirt.machine import layout
 from paravirt.machine.bus import MmioBus, PortBus
-from paravirt.machine.engine import CpuStopped, Engine, TripleFault
+from paravirt.machine.engine import DOUBLE_FAULT, CpuStopped, Engine, TripleFault
 from paravirt.machine.exits import Dispatcher, ExitTable
 from paravirt.machine.outcome import End, GuestExit, Outcome, crash
 from paravirt.machine.ram import Ram
@@ -176,7 +176,10 @@ class Machine:
         if idt.limit == 0:
             return GuestExit(self._placed(Outcome(
                 End.REBOOT, "triple fault with an empty IDT: the guest's way to reset")))
-        return self._crash("triple fault: an exception, the fault of delivering it and the double fault all failed")
+        recent = self.engine.recent_exceptions()
+        first = recent[1] if recent[0] == DOUBLE_FAULT else recent[0]
+        return self._crash(f"triple fault: exception {first} could not be delivered, nor the double fault "
+                           f"(exception {DOUBLE_FAULT}) that came of it")
 
     # ------------------------------------------------------------------ what is left behind
 

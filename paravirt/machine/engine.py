@@ -86,6 +86,7 @@ class Engine:
         """
         if not self.seams.c_delivery:
             return
+        self.record.native[:] = [0] * 4
         for vector in vectors:
             self.record.native[vector >> 6] |= 1 << (vector & 63)
         self.record.acknowledge = self._callbacks.acknowledge_pointer if interrupts else None
@@ -213,7 +214,8 @@ class Engine:
     def _halted_by_text(self) -> bool:
         """Whether the slice ended with HLT. The public interface does not tell, and F4 before EIP may be the end
         of a longer instruction: so a code hook goes to each such place, which is exact from the second time on.
-        The first time what stands around it decides."""
+        The first time what stands around it decides. If that does not tell, HLT is run past once, as if something
+        had woken the CPU; kernels halt in loops."""
         state = self.state
         at = (self.eip - 1) & 0xFFFFFFFF
         if at in self._hlt_hooks:
@@ -276,6 +278,7 @@ class Engine:
     def count_exception(self, vector: int) -> None:
         """An exception is about to be delivered by Python: it counts, and it costs time."""
         self._callbacks.exceptions[vector] += 1
+        self.record.recent = self.record.recent << 8 | vector
         self.charge(EXCEPTION_NS)
 
     def stop(self) -> None:
@@ -286,6 +289,10 @@ class Engine:
     def interrupts(self) -> int:
         """Hardware interrupts delivered so far."""
         return int(self.record.interrupts) + self._delivered
+
+    def recent_exceptions(self) -> list[int]:
+        """Vectors of the last exceptions, newest first, at most eight; a vector 0 at the end may be none."""
+        return [int(self.record.recent) >> 8 * index & 0xFF for index in range(8)]
 
     def exceptions(self) -> dict[int, int]:
         """Exceptions and software interrupts so far, by vector."""
