@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from functools import cache
 from types import MappingProxyType, ModuleType
 
-from paravirt.hookspecs import apic, console, cpu, init, irq, lazy, machine, mmu, smp, time
+from paravirt.hookspecs import apic, console, cpu, descriptors, init, irq, lazy, machine, mmu, smp, time
 from paravirt.hookspecs._spec import INFO, OpInfo, Param
 from paravirt.hookspecs.tables import DATA_WORDS, TABLES, TableLayout, slot
 
 __all__ = ["DATA_WORDS", "MODULES", "TABLES", "OpInfo", "Param", "TableLayout", "op_infos", "slot"]
 
-MODULES: tuple[ModuleType, ...] = (init, time, cpu, irq, apic, mmu, lazy, machine, console, smp)
+MODULES: tuple[ModuleType, ...] = (init, time, cpu, descriptors, irq, apic, mmu, lazy, machine, console, smp)
 
 
 @cache
