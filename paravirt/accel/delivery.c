@@ -27,6 +27,21 @@ static void charge(struct machine *m)
 		m->emu_stop(m->uc);
 }
 
+/* A handler that faults before its first instruction, and whose delivery never fails, goes on for ever. */
+static int is_storm(struct machine *m)
+{
+	int64_t instructions = m->end - m->budget - m->charged;
+
+	if (instructions != m->storm_at) {
+		m->storm_at = instructions;
+		m->storm = 0;
+	}
+	if (++m->storm < m->storm_limit)
+		return 0;
+	m->emu_stop(m->uc);
+	return 1;
+}
+
 void pv_intr(void *uc, uint32_t vector, struct machine *m)
 {
 	uint32_t is_int = ENV32(m, ENV_IS_INT);
@@ -44,6 +59,8 @@ void pv_intr(void *uc, uint32_t vector, struct machine *m)
 	}
 	m->exceptions[vector]++;
 	m->recent = m->recent << 8 | vector;
+	if (is_storm(m))
+		return;
 	if (is_int)	/* EIP is past the instruction already; a fault of the delivery is a fault at its start */
 		ENV64(m, ENV_EIP) = (uint32_t)(ENV64(m, ENV_NEXT_EIP) - (vector == VECTOR_BP || vector == VECTOR_OF ? 1 : 2));
 	charge(m);

@@ -48,6 +48,8 @@ struct machine {
 	uint32_t (*port_in)(void *uc, uint32_t port, int size, void *user);
 	void (*port_out)(void *uc, uint32_t port, int size, uint32_t value, void *user);
 	/* delivery */
+	int64_t storm_at;		/* instructions run when the last exception came */
+	uint64_t storm, storm_limit;	/* exceptions since, without one instruction between them */
 	uint64_t recent;		/* the last exceptions, a byte each, the newest lowest */
 	uint64_t native[4];		/* bit n: vector n is delivered by do_interrupt, Python is not asked */
 	uint64_t gate_start, gate_end;	/* EIPs of the gate page: int 0x83 there is a call of the host */

@@ -48,6 +48,7 @@ class NativeMachine(ctypes.Structure):
         ("exec_interrupt", Pointer), ("tlb_fill", Pointer), ("tlb_flush", Pointer),
         ("check_io", Pointer * 3), ("loop_exit", Pointer),
         ("acknowledge", Pointer), ("intr", Pointer), ("port_in", Pointer), ("port_out", Pointer),
+        ("storm_at", ctypes.c_int64), ("storm", ctypes.c_uint64), ("storm_limit", ctypes.c_uint64),
         ("recent", ctypes.c_uint64), ("native", ctypes.c_uint64 * 4),
         ("gate_start", ctypes.c_uint64), ("gate_end", ctypes.c_uint64),
         ("external", ctypes.c_uint64), ("window", ctypes.c_uint64),

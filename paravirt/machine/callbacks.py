@@ -108,7 +108,7 @@ class Callbacks:
             (self.keep(SYSENTER(self._sysenter)), x86.UC_X86_INS_SYSENTER),
         ):
             library.hook(handle, const.UC_HOOK_INSN, callback, user, instruction)
-        self._check_ports = accelerator is None
+        self._check_ports, self._block_clock = accelerator is None, block_clock
 
     def close(self) -> None:
         self._kept.clear()
@@ -127,8 +127,8 @@ class Callbacks:
                 self.handlers.exception(vector, words[layout.ERROR_CODE], bool(words[layout.IS_INT]))
             finally:
                 state.store()
-            if self._record.budget < 0:
-                self._engine.stop()
+            if self._record.budget < 0 and self._block_clock:
+                self._engine.stop()  # no block hook may come; a count ends its slice by itself
         except BaseException as error:
             self.fail(error)
 

@@ -26,6 +26,7 @@ AFTER_HLT = ((0xEB, 0xFD), (0x0F, 0x1F), (0x66, 0x0F))  # jmp to it, or the nops
 AFTER_HLT_1 = (0xC3, 0x90)  # ret, nop
 GATE_VECTOR = 0x83
 DOUBLE_FAULT = 8
+STORM = 200_000  # exceptions without an instruction between them, 100 virtual ms: nothing will end it
 EFLAGS_IF = 0x200
 # Portable clock: instructions of one slice, and of one while an interrupt waits for the guest to
 # enable it. The second differ and are prime to one another, or a loop of the guest could hide from them.
@@ -56,7 +57,7 @@ class Engine:
         self._uc.ctl_exits_enabled(True)
         self._uc.ctl_set_exits([])
         self._handle: int = self._uc._uch.value
-        self.record = accel.NativeMachine(exception_ns=EXCEPTION_NS, rdtsc_ns=RDTSC_NS)
+        self.record = accel.NativeMachine(exception_ns=EXCEPTION_NS, rdtsc_ns=RDTSC_NS, storm_limit=STORM)
         # [budget, end, charged]: now = end - budget
         self.clock = memoryview((ctypes.c_int64 * 3).from_buffer(self.record)).cast("B").cast("q")
         self.skipped = 0
@@ -173,6 +174,8 @@ class Engine:
             return False
         if status in (const.UC_ERR_FETCH_PROT, const.UC_ERR_FETCH_UNMAPPED):
             raise CpuStopped("the guest executes code where there is no memory")
+        if self.record.storm >= STORM:
+            raise self._storm()
         if self.record.stopped:
             raise CpuStopped(f"the CPU cannot go on: {self.record.stopped.decode('ascii', 'replace')}")
         if status:
@@ -278,7 +281,14 @@ class Engine:
     def count_exception(self, vector: int) -> None:
         """An exception is about to be delivered by Python: it counts, and it costs time."""
         self._callbacks.exceptions[vector] += 1
-        self.record.recent = self.record.recent << 8 | vector
+        record = self.record
+        record.recent = record.recent << 8 | vector
+        instructions = self.clock[1] - self.clock[0] - self.clock[2]
+        if instructions != record.storm_at:
+            record.storm_at, record.storm = instructions, 0
+        record.storm += 1
+        if record.storm >= STORM:
+            raise self._storm()
         self.charge(EXCEPTION_NS)
 
     def stop(self) -> None:
@@ -289,6 +299,10 @@ class Engine:
     def interrupts(self) -> int:
         """Hardware interrupts delivered so far."""
         return int(self.record.interrupts) + self._delivered
+
+    def _storm(self) -> CpuStopped:
+        vector = self.recent_exceptions()[0]
+        return CpuStopped(f"exception {vector} for ever: {STORM} in a row, and no instruction runs")
 
     def recent_exceptions(self) -> list[int]:
         """Vectors of the last exceptions, newest first, at most eight; a vector 0 at the end may be none."""
