@@ -54,7 +54,7 @@ def kernel() -> KernelInfo:
 
 def loaded(*plugins: object, **rows: object) -> Plugins:
     off = tuple(BackendRow(name=name, enabled=False) for name in ("native", "xen", "vmi"))
-    return load_plugins(Config(backend=off, **rows), plugins)  # type: ignore[arg-type]
+    return load_plugins(Config(backend=off, **rows), plugins)
 
 
 def test_auto_takes_the_only_one(kernel: KernelInfo) -> None:
