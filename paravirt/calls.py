@@ -254,4 +254,4 @@ class Calls:
     def _deliver(self, fault: GuestFault) -> None:
         if fault.cr2 is not None:
             self._vcpu.set_cr2(fault.cr2)
-        self._machine.dispatcher.exception(fault.vector, fault.error, False)
+        self._machine.raise_exception(fault.vector, fault.error)

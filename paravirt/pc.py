@@ -78,7 +78,7 @@ def sysenter(vcpu: Vcpu) -> None:
     """SYSENTER: into ring 0 with flat segments, where the three MSRs say; #GP if they say nothing."""
     selector = vcpu.msr(SYSENTER_CS) & 0xFFFC
     if not selector:
-        idt.exception(vcpu, GP, 0, False)
+        vcpu.machine.raise_exception(GP, 0)
         return
     vcpu.set_segment(layout.CS, Segment(selector, 0, 0xFFFFFFFF, FLAT_CODE), cpl=0)
     vcpu.set_segment(layout.SS, Segment(selector + 8, 0, 0xFFFFFFFF, FLAT_DATA))

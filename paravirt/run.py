@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from paravirt.kernel import Kernel
 
 INPUT_POLL_SECONDS = 0.1
-ACCELERATED = {"live", "block", "c", "fast"}
+ACCELERATED = {"live", "block", "c", "fast", "checked"}
 
 
 class Run:

@@ -24,7 +24,7 @@ int pv_rdtsc(void *uc, struct machine *m)
 	m->rdtscs++;
 	m->budget -= m->rdtsc_ns;
 	m->charged += m->rdtsc_ns;
-	uint64_t now = (uint64_t)(m->end - m->budget);
+	uint64_t now = (uint64_t)(m->end - m->budget) + m->tsc_offset;
 	ENV64(m, ENV_EAX) = (uint32_t)now;
 	ENV64(m, ENV_EDX) = now >> 32;
 	return 1;

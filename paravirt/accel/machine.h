@@ -18,7 +18,7 @@ enum {
 	ENV_ERROR_CODE = 5384, ENV_IS_INT = 5388, ENV_NEXT_EIP = 5392, ENV_OLD_EXCEPTION = 5496,
 };
 /* CPUState; env lies inside the same allocation, and the TLB descriptors lie just below env */
-enum { CPU_INTERRUPT_REQUEST = 28, CPU_EXCEPTION_INDEX = 0x81a0, ENV_TLB_FAST = -0x40 };
+enum { CPU_INTERRUPT_REQUEST = 28, CPU_EXCEPTION_INDEX = 0x81a0, CPU_TO_ENV = 0x8a50, ENV_TLB_FAST = -0x40 };
 
 enum { EFLAGS_IF = 0x200, EFLAGS_IOPL_SHIFT = 12, EFLAGS_VM = 0x20000, HFLAGS_CPL = 3, HFLAGS_SHADOW = 8, INTERRUPT_HARD = 2 };
 enum { ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH };
@@ -42,6 +42,7 @@ struct machine {
 	void (*tlb_flush)(void *cpu);
 	void (*check_io[3])(void *env, uint32_t port);	/* by log2 of the size; raises #GP by longjmp */
 	void (*loop_exit)(void *cpu);	/* longjmp to the execution loop */
+	void (*raise_exception)(void *env, int vector, int error, uint64_t ra);	/* the same */
 	/* Python */
 	int (*acknowledge)(void);	/* vector to deliver, or -1 */
 	void (*intr)(void *uc, uint32_t vector, void *user);
@@ -56,6 +57,8 @@ struct machine {
 	uint64_t external;		/* what is being delivered is no INT n: a fault of it has EXT set */
 	uint64_t window;		/* out: the guest can take an interrupt (when acknowledge is NULL) */
 	int64_t exception_ns, rdtsc_ns;
+	uint64_t tsc_offset;		/* TSC = virtual ns + this */
+	uint64_t msrs;			/* registers that the CPU has not raise #GP */
 	char stopped[64];		/* out: why libunicorn cannot go on */
 	/* fast stores */
 	uint8_t *executed;		/* one byte a page of RAM: code was translated from it */

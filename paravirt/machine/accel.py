@@ -28,6 +28,7 @@ NAMES = {
     "exits": "no exit check after each memory access, so that the CPU stops at block boundaries only",
     "clock": "instructions are counted by blocks in C, not by count= slices",
     "stores": "stores to pages without translated code take the fast path",
+    "msrs": "model-specific registers that the CPU has not raise #GP, and the TSC is one",
     "delivery": "exceptions and interrupts are delivered by libunicorn from C",
 }
 CLASS_WORDS = 0xD0 // 8
@@ -46,13 +47,14 @@ class NativeMachine(ctypes.Structure):
         ("uc", Pointer), ("cpu", Pointer), ("env", Pointer),
         ("emu_stop", Pointer), ("do_interrupt", Pointer), ("do_hardirq", Pointer),
         ("exec_interrupt", Pointer), ("tlb_fill", Pointer), ("tlb_flush", Pointer),
-        ("check_io", Pointer * 3), ("loop_exit", Pointer),
+        ("check_io", Pointer * 3), ("loop_exit", Pointer), ("raise_exception", Pointer),
         ("acknowledge", Pointer), ("intr", Pointer), ("port_in", Pointer), ("port_out", Pointer),
         ("storm_at", ctypes.c_int64), ("storm", ctypes.c_uint64), ("storm_limit", ctypes.c_uint64),
         ("recent", ctypes.c_uint64), ("native", ctypes.c_uint64 * 4),
         ("gate_start", ctypes.c_uint64), ("gate_end", ctypes.c_uint64),
         ("external", ctypes.c_uint64), ("window", ctypes.c_uint64),
         ("exception_ns", ctypes.c_int64), ("rdtsc_ns", ctypes.c_int64),
+        ("tsc_offset", ctypes.c_uint64), ("msrs", ctypes.c_uint64),
         ("stopped", ctypes.c_char * 64),
         ("executed", Pointer), ("pages", ctypes.c_uint64),
         ("nr_pending", ctypes.c_uint64), ("pending", ctypes.c_uint64 * 64),
@@ -79,6 +81,7 @@ class Accelerator:
             ("do_interrupt", "x86_cpu_do_interrupt"), ("do_hardirq", "do_interrupt_x86_hardirq"),
             ("exec_interrupt", "x86_cpu_exec_interrupt"), ("tlb_fill", "x86_cpu_tlb_fill"),
             ("tlb_flush", "tlb_flush"), ("loop_exit", "cpu_loop_exit"),
+            ("raise_exception", "raise_exception_err_ra"),
         ):
             setattr(record, field, library.address(symbol + "_x86_64"))
         for index, letter in enumerate("bwl"):
@@ -112,6 +115,11 @@ class Accelerator:
         self._override_got("tb_invalidate_phys_page_fast_x86_64", "pv_invalidate", "pv_invalidate_original")
         self._replace_class_pointer(record.tlb_fill, "pv_tlb_fill")
         return executed
+
+    def registers(self) -> None:
+        """Take over the first step of RDMSR and WRMSR."""
+        self._override_got("cpu_svm_check_intercept_param_x86_64", "pv_intercept", "pv_intercept_original")
+        self.record.msrs = 1
 
     def interrupts(self) -> None:
         """Take over cpu_exec_interrupt."""

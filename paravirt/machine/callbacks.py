@@ -196,7 +196,7 @@ class Callbacks:
         state = self._state
         state.load()
         self._engine.charge(RDTSC_NS)
-        now = self._engine.now()
+        now = self._engine.now() + self._record.tsc_offset
         state.quads[layout.EAX], state.quads[layout.EDX] = now & 0xFFFFFFFF, now >> 32 & 0xFFFFFFFF
         state.store()
         return 1

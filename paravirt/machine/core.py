@@ -84,6 +84,11 @@ class Machine:
         """IN and OUT so far that reached the bus."""
         return self._dispatcher.port_io if self._dispatcher is not None else 0
 
+    def raise_exception(self, vector: int, error: int) -> None:
+        """Raise an exception at EIP, from inside an exit: it counts, costs time and goes to the platform."""
+        self.engine.count_exception(vector)
+        self.dispatcher.exception(vector, error, False)
+
     def _acknowledge(self) -> int:
         return self.acknowledge()
 

@@ -276,7 +276,12 @@ class Engine:
 
     def read_msr(self, index: int) -> int:
         """A model-specific register; 0 for one that libunicorn does not have."""
-        return int(self._uc.msr_read(index))
+        record = self.record
+        checked, record.msrs = record.msrs, 0  # it goes through the guest's helper, which must not raise #GP here
+        try:
+            return int(self._uc.msr_read(index))
+        finally:
+            record.msrs = checked
 
     def count_exception(self, vector: int) -> None:
         """An exception is about to be delivered by Python: it counts, and it costs time."""

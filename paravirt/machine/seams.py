@@ -1,6 +1,6 @@
 """Which forms of the engine's seams this host can have.
 
-Three seams are chosen at start, each by itself, and two more that only make it faster:
+Three seams are chosen at start, each by itself, two more that only make it faster, and one that makes it exact:
 
 =========  ===============================  ====================================
 seam       accelerated                      portable (public interface only)
@@ -10,6 +10,7 @@ clock      ``block``: C block hook          ``count``: emu_start(count=N) slices
 delivery   ``c``: libunicorn's own          ``python``: machine/idt.py
 exits      ``fast``: checked at blocks      ``slow``: after each memory access
 stores     ``fast``: pages without code     ``slow``: stock softmmu
+msrs       ``checked``: #GP for unknown     ``zero``: unknown ones read as 0
 =========  ===============================  ====================================
 
 What cannot be had stands in `Seams.missing` with its reason; nothing is assumed to work untried.
@@ -41,7 +42,8 @@ class Seams:
         self.state: CpuState = self.live or ContextState(library, uc)
         self._alive: object = None
         self.accelerator = self._accelerator()
-        steps = {"clock": self._clock, "delivery": self._delivery, "exits": self._exits, "stores": self._stores}
+        steps = {"clock": self._clock, "delivery": self._delivery, "exits": self._exits, "stores": self._stores,
+                 "msrs": self._msrs}
         for name, step in steps.items():
             if name in self.missing:
                 continue
@@ -57,7 +59,7 @@ class Seams:
     def forms(self) -> dict[str, str]:
         """The form of each seam, by name."""
         forms = {"state": "live context", "clock": "block count", "delivery": "c python", "exits": "fast slow",
-                 "stores": "fast slow"}
+                 "stores": "fast slow", "msrs": "checked zero"}
         return {name: both.split()[name in self.missing] for name, both in forms.items()}
 
     def _live_state(self) -> LiveState | None:
@@ -98,6 +100,9 @@ class Seams:
 
     def _stores(self, accelerator: accel.Accelerator) -> None:
         self._alive = accelerator.fast_stores(self._ram)
+
+    def _msrs(self, accelerator: accel.Accelerator) -> None:
+        accelerator.registers()
 
     def _delivery(self, _: accel.Accelerator) -> None:
         """Needs nothing but the helpers; `Engine.native_vectors` switches it on."""
