@@ -8,6 +8,8 @@ would have given.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from paravirt.errors import GuestFault
@@ -137,20 +139,43 @@ class Mapping(NamedTuple):
 def mappings(ram: Ram, tables: Tables, start: int, end: int) -> list[Mapping]:
     """All of [start, end) that is mapped, adjacent pages of equal rights merged, in order."""
     runs: list[Mapping] = []
+    for run in _runs(ram, tables, start, end):
+        if runs and runs[-1].end == run.start and runs[-1][2:] == run[2:]:
+            runs[-1] = runs[-1]._replace(end=run.end)
+        else:
+            runs.append(run)
+    return runs
+
+
+def _runs(ram: Ram, tables: Tables, start: int, end: int) -> Iterator[Mapping]:
+    """Mapped ranges in order. A page table is read at once: most of an address space lies in full ones."""
+    width, count = (8, 512) if tables.cr4 & CR4_PAE else (4, 1024)
+    levels = len(PAE_SHIFTS if width == 8 else SHIFTS)
+    words = ram.quads if width == 8 else ram.words
     va = start
     while va < end:
         leaf = lookup(ram, tables, va)
         if leaf is None:
             va += _hole(ram, tables, va)
             continue
-        stop = min(end, (va | (leaf.span - 1)) + 1)
-        rights = (leaf.writable, leaf.user, leaf.executable)
-        if runs and runs[-1].end == va and runs[-1][2:] == rights:
-            runs[-1] = runs[-1]._replace(end=stop)
-        else:
-            runs.append(Mapping(va, stop, *rights))
-        va = stop
-    return runs
+        path = _entries(ram, tables, va) if tables.cr0 & CR0_PG else []
+        if len(path) < levels:
+            stop = min(end, (va | (leaf.span - 1)) + 1)
+            yield Mapping(va, stop, leaf.writable, leaf.user, leaf.executable)
+            va = stop
+            continue
+        above = [value for _, value, _ in path[1 if width == 8 else 0 : -1]]  # a PDPTE carries no rights
+        masks = [PRESENT | WRITE | USER, *above]
+        allowed, never = functools.reduce(int.__and__, masks), NX & functools.reduce(int.__or__, above, 0)
+        first = va >> 12 & count - 1
+        table = path[-1][0] // width - first
+        for index in range(first, min(count, first + (end - va + 4095 >> 12))):
+            value = words[table + index]
+            if value & PRESENT:
+                rights = value & allowed
+                yield Mapping(va, min(end, (va | 4095) + 1), bool(rights & WRITE), bool(rights & USER),
+                              not (value | never) & NX)
+            va = (va | 4095) + 1
 
 
 def _hole(ram: Ram, tables: Tables, va: int) -> int:
