@@ -22,12 +22,14 @@ Ref: gcc's regparm(3) for i386: EAX, EDX, ECX, then the stack; 64-bit results in
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from greenlet import getcurrent, greenlet
 
-from paravirt.errors import BackendError, GuestFault
+from paravirt.errors import GuestFault
 from paravirt.hookspecs import OpInfo
-from paravirt.hookspecs.types import Location, carry
+from paravirt.hookspecs.types import carry
+from paravirt.host_ops import HostOp, HostOps
 from paravirt.machine.core import Machine
 from paravirt.machine.layout import EAX, ECX, EDX
 from paravirt.machine.outcome import GuestExit, crash
@@ -35,19 +37,7 @@ from paravirt.machine.outcome import GuestExit, crash
 STUB_BYTES = 8
 STUB = b"\xcd\x83\xc3" + b"\xcc" * 5
 START_KERNEL, RETURN, FIRST_OP = 0, 1, 2
-GATE_NS = 1000  # a call of the host costs time, or a hypercall would look cheaper than an instruction
-
-
-class HostOp:
-    """A host function as the gate calls it: where each argument is, and what comes back.
-
-    :param blocking: it may call the guest (it is a wrapper around guest code), so it gets a frame of its own.
-    """
-
-    def __init__(self, info: OpInfo, function: Callable[..., object], where: str, *, blocking: bool = False) -> None:
-        self.info, self.function, self.where, self.blocking = info, function, where, blocking
-        self.locations: Sequence[Sequence[Location]] = carry(info.params)
-        self.signed = [param.type.signed for param in info.params]
+PAGE = 4096
 
 
 class Calls:
@@ -55,22 +45,18 @@ class Calls:
 
     def __init__(self, machine: Machine, gate_page: int, ops: Sequence[HostOp | None]) -> None:
         self._machine, self._vcpu, self._gate_page = machine, machine.vcpu, gate_page
-        self._ops = ops
+        self._host = HostOps(machine, ops)
+        self.host_calls = self._host.calls
         self._hub = getcurrent()
         self._waiting: dict[int, greenlet] = {}
         self._boot: greenlet | None = None
-        self.host_calls = [0] * len(ops)
-        self.on_fault: Callable[[GuestFault], None] = self._deliver
-        self.after_op: Callable[[], None] = lambda: None
-        machine.dispatcher.gate = self._enter
-        machine.dispatcher.gate_start = gate_page
-        machine.dispatcher.gate_end = gate_page + 4096
-        machine.engine.gate_page(gate_page, gate_page + 4096)
+        machine.dispatcher.gates = self._gates()
+        machine.engine.gate_page(gate_page, gate_page + PAGE)
 
     @staticmethod
     def page(count: int) -> bytes:
         """The gate page for `count` ops."""
-        return (STUB * (FIRST_OP + count)).ljust(4096, b"\xcc")
+        return (STUB * (FIRST_OP + count)).ljust(PAGE, b"\xcc")
 
     @staticmethod
     def stub_at(gate_page: int, number: int) -> int:
@@ -172,86 +158,39 @@ class Calls:
 
     # ------------------------------------------------------------------ the guest calls Python
 
-    def _enter(self, stub: int) -> None:
-        """From the exit: ``int 0x83`` in the gate page, EIP at the stub's ret."""
-        self._machine.engine.charge(GATE_NS)
-        if stub >= FIRST_OP:
-            number = stub - FIRST_OP
-            op = self._ops[number] if number < len(self._ops) else None
+    def _gates(self) -> list[Callable[[], None]]:
+        """What each stub of the gate page does."""
+        gates = [self._enter_boot, self._enter_return]
+        for number, op in enumerate(self._host.ops):
             if op is None:
-                raise crash(f"stub {stub} of the gate page is not a host function")
-            if op.blocking:
-                greenlet(lambda: self._run_op(number, op), self._hub).switch()
+                gates.append(partial(self._enter_nothing, number))
+            elif op.blocking:
+                gates.append(partial(self._enter_blocking, number, op))
             else:
-                self._host_op(number, op)
-        elif stub == RETURN:
-            frame = self._waiting.pop(self._vcpu.esp, None)
-            if frame is None:
-                raise crash(f"return to the gate page on an unknown stack {self._vcpu.esp:#x}")
-            frame.switch()
-        elif self._boot is None or self._boot:
-            raise crash("the kernel entered start_kernel twice")
-        else:
-            self._boot.switch()
+                gates.append(self._host.entry(number, op))
+        used = len(gates)
+        return gates + [partial(self._enter_nothing, number) for number in range(used, PAGE // STUB_BYTES + 1)]
 
-    def _run_op(self, number: int, op: HostOp) -> None:
+    def _enter_boot(self) -> None:
+        if self._boot is None or self._boot:
+            raise crash("the kernel entered start_kernel twice")
+        self._boot.switch()
+
+    def _enter_return(self) -> None:
+        frame = self._waiting.pop(self._vcpu.esp, None)
+        if frame is None:
+            raise crash(f"return to the gate page on an unknown stack {self._vcpu.esp:#x}")
+        frame.switch()
+
+    def _enter_nothing(self, number: int) -> None:
+        raise crash(f"stub {number} of the gate page is not a host function")
+
+    def _enter_blocking(self, number: int, op: HostOp) -> None:
+        greenlet(lambda: self._run_blocking(number, op), self._hub).switch()
+
+    def _run_blocking(self, number: int, op: HostOp) -> None:
         try:
-            self._host_op(number, op)
+            self._host.run(number, op)
         except BaseException as error:
             if self._machine.outcome is None or not isinstance(error, GuestExit):
                 self._machine.engine.fail(error)
-
-    def _host_op(self, number: int, op: HostOp) -> None:
-        vcpu, info = self._vcpu, op.info
-        self.host_calls[number] += 1
-        eip, esp, ecx, edx = vcpu.eip, vcpu.esp, vcpu.reg(ECX), vcpu.reg(EDX)
-        try:
-            result = op.function(*self._arguments(op, esp))
-        except GuestFault as fault:
-            # As if the op were one instruction: the fault is at the stub, and the op runs again.
-            vcpu.eip, vcpu.esp = eip - 2, esp
-            self.on_fault(fault)
-            return
-        except (BackendError, GuestExit):
-            raise
-        except Exception as error:
-            raise self.broken(op, error) from error
-        if op.blocking:  # it ran in between; the stub's ret is still to come, and callers may keep ECX and EDX
-            vcpu.eip, vcpu.esp = eip, esp
-            vcpu.set_reg(ECX, ecx)
-            vcpu.set_reg(EDX, edx)
-        if not info.jumped:
-            if info.result_words and not isinstance(result, int):
-                raise self.broken(op, TypeError(f"returned {result!r}, not an integer"))
-            if isinstance(result, int) and info.result_words:
-                vcpu.set_reg(EAX, result)
-                vcpu.set_reg(EDX, result >> 32 if info.result_words == 2 else edx)
-        self.after_op()
-
-    def _arguments(self, op: HostOp, esp: int) -> list[int]:
-        vcpu = self._vcpu
-        values = []
-        for locations, signed in zip(op.locations, op.signed, strict=True):
-            value = 0
-            for shift, location in enumerate(locations):
-                word = vcpu.reg(location.register) if location.register is not None else vcpu.read_u32(
-                    esp + 4 + location.stack)
-                value |= word << 32 * shift
-            if signed and value >> (32 * len(locations) - 1):
-                value -= 1 << 32 * len(locations)
-            values.append(value)
-        return values
-
-    def broken(self, op: HostOp, error: BaseException) -> BackendError:
-        """What Python callers see when a host function raises."""
-        caller = self._vcpu.read_u32(self._vcpu.esp) if self._vcpu.cpl < 3 else 0
-        symbol = self._machine.symbolize(caller)
-        place = f"{caller:#x} {symbol}" if symbol else f"{caller:#x}"
-        return BackendError(
-            f"op {op.info.name} ({op.where}) called from {place}: {type(error).__name__}: {error}",
-            op=op.info.name, where=op.where)
-
-    def _deliver(self, fault: GuestFault) -> None:
-        if fault.cr2 is not None:
-            self._vcpu.set_cr2(fault.cr2)
-        self._machine.raise_exception(fault.vector, fault.error)

@@ -10,12 +10,13 @@ import struct
 from collections.abc import Mapping
 
 from paravirt.binding import NULL_SLOT, Slot
-from paravirt.calls import Calls, HostOp
+from paravirt.calls import Calls
 from paravirt.counters import OpCounters
 from paravirt.errors import PluginError
 from paravirt.forms import GuestCode, KernelFunction, MachineCode, OpTable
 from paravirt.guest import Guest
 from paravirt.hookspecs.tables import DATA_WORDS, TABLES
+from paravirt.host_ops import HostOp
 from paravirt.image.elf import ElfImage
 from paravirt.image.notes import ParavirtNote
 from paravirt.link import Area, LinkedCode, Linker

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
@@ -221,8 +222,7 @@ def test_the_gate(engine: str) -> None:
             called.append((number, guest.vcpu.eip))
             guest.vcpu.set_reg(layout.EAX, 0x1234)
 
-        dispatcher = guest.machine.dispatcher
-        dispatcher.gate, dispatcher.gate_start, dispatcher.gate_end = gate, stub - 24, stub + 8
+        guest.machine.dispatcher.gates = [partial(gate, number) for number in range(8)]
         guest.machine.engine.gate_page(stub - 24, stub + 8)
         guest.finish()
         assert called == [(3, stub + 2)]

@@ -11,7 +11,7 @@
  */
 #include "machine.h"
 
-enum { GATE_VECTOR = 0x83, VECTOR_BP = 3, VECTOR_OF = 4, VECTOR_UD = 6, VECTOR_TS = 10, VECTOR_GP = 13 };
+enum { GATE_VECTOR = 0x83, STUB_BYTES = 8, VECTOR_BP = 3, VECTOR_OF = 4, VECTOR_UD = 6, VECTOR_TS = 10, VECTOR_GP = 13 };
 enum { ERROR_EXT = 1 };
 
 static int delivered_here(const struct machine *m, uint32_t vector)
@@ -19,10 +19,10 @@ static int delivered_here(const struct machine *m, uint32_t vector)
 	return m->native[vector >> 6 & 3] >> (vector & 63) & 1;
 }
 
-static void charge(struct machine *m)
+static void spend(struct machine *m, int64_t ns)
 {
-	m->budget -= m->exception_ns;
-	m->charged += m->exception_ns;
+	m->budget -= ns;
+	m->charged += ns;
 	if (m->budget < 0)	/* faults for ever without entering a block: no block hook would stop it */
 		m->emu_stop(m->uc);
 }
@@ -51,8 +51,13 @@ void pv_intr(void *uc, uint32_t vector, struct machine *m)
 	if (m->external && vector >= VECTOR_TS && vector <= VECTOR_GP)
 		ENV32(m, ENV_ERROR_CODE) |= ERROR_EXT;
 	m->external = 0;
-	if (!delivered_here(m, vector) ||
-	    (vector == GATE_VECTOR && is_int && eip >= m->gate_start && eip < m->gate_end)) {
+	if (vector == GATE_VECTOR && is_int && eip > m->gate_start && eip <= m->gate_end) {
+		ENV32(m, ENV_OLD_EXCEPTION) = (uint32_t)-1;
+		spend(m, m->gate_ns);
+		m->gate((uint32_t)(eip - m->gate_start) / STUB_BYTES);
+		return;
+	}
+	if (!delivered_here(m, vector)) {
 		ENV32(m, ENV_OLD_EXCEPTION) = (uint32_t)-1;
 		m->intr(uc, vector, m);
 		return;
@@ -63,7 +68,7 @@ void pv_intr(void *uc, uint32_t vector, struct machine *m)
 		return;
 	if (is_int)	/* EIP is past the instruction already; a fault of the delivery is a fault at its start */
 		ENV64(m, ENV_EIP) = (uint32_t)(ENV64(m, ENV_NEXT_EIP) - (vector == VECTOR_BP || vector == VECTOR_OF ? 1 : 2));
-	charge(m);
+	spend(m, m->exception_ns);
 	m->external = !is_int;
 	m->do_interrupt(m->cpu);
 	m->external = 0;
@@ -103,7 +108,7 @@ int pv_exec_interrupt(void *cpu, int request)
 	if (vector < 0)
 		return 0;
 	m->interrupts++;
-	charge(m);
+	spend(m, m->exception_ns);
 	m->external = 1;
 	m->do_hardirq(m->env, vector, 1);
 	m->external = 0;

@@ -46,6 +46,7 @@ struct machine {
 	/* Python */
 	int (*acknowledge)(void);	/* vector to deliver, or -1 */
 	void (*intr)(void *uc, uint32_t vector, void *user);
+	void (*gate)(uint32_t stub);
 	uint32_t (*port_in)(void *uc, uint32_t port, int size, void *user);
 	void (*port_out)(void *uc, uint32_t port, int size, uint32_t value, void *user);
 	/* delivery */
@@ -56,7 +57,7 @@ struct machine {
 	uint64_t gate_start, gate_end;	/* EIPs of the gate page: int 0x83 there is a call of the host */
 	uint64_t external;		/* what is being delivered is no INT n: a fault of it has EXT set */
 	uint64_t window;		/* out: the guest can take an interrupt (when acknowledge is NULL) */
-	int64_t exception_ns, rdtsc_ns;
+	int64_t exception_ns, rdtsc_ns, gate_ns;
 	uint64_t tsc_offset;		/* TSC = virtual ns + this */
 	uint64_t msrs;			/* registers that the CPU has not raise #GP */
 	char stopped[64];		/* out: why libunicorn cannot go on */

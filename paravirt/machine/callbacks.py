@@ -13,12 +13,27 @@ from typing import Any, Protocol
 
 from paravirt.machine import layout
 from paravirt.machine.accel import Accelerator, NativeMachine
-from paravirt.machine.library import IN, INSN, INTR, MMIO_READ, MMIO_WRITE, OUT, SYSENTER, Library, Pointer, const, x86
+from paravirt.machine.library import (
+    GATE,
+    IN,
+    INSN,
+    INTR,
+    MMIO_READ,
+    MMIO_WRITE,
+    OUT,
+    SYSENTER,
+    Library,
+    Pointer,
+    const,
+    x86,
+)
 from paravirt.machine.ram import Ram
 from paravirt.machine.seams import Seams
 
 EXCEPTION_NS = 500
 RDTSC_NS = 50
+GATE_NS = 1000  # a call of the host costs time, or a hypercall would look cheaper than an instruction
+GATE_VECTOR, STUB_BYTES = 0x83, 8
 UD, GP = 6, 13
 SYSENTER_BYTES = 2
 
@@ -27,6 +42,7 @@ class Handlers(Protocol):
     """Who answers what the CPU cannot do alone."""
 
     def exception(self, vector: int, error: int, software: bool) -> None: ...
+    def gate(self, stub: int) -> None: ...
     def port_in(self, port: int, size: int) -> int: ...
     def port_out(self, port: int, size: int, value: int) -> None: ...
     def port_allowed(self, port: int, size: int) -> bool: ...
@@ -61,6 +77,7 @@ class Callbacks:
         self.error: BaseException | None = None
         self.denied: bytes | None = None  # state before an IN or OUT that the guest may not execute
         self.exceptions = [0] * 256
+        self.gate_range = (0, 0)
 
     def fail(self, error: BaseException) -> None:
         """Keep what a handler raised, to raise it from `Engine.run`, and stop."""
@@ -95,6 +112,7 @@ class Callbacks:
         self.acknowledge_pointer = ctypes.cast(acknowledge, Pointer)
         if accelerator is not None:
             record.intr = ctypes.cast(intr, Pointer)
+            record.gate = ctypes.cast(self.keep(GATE(self._gate)), Pointer)
             record.port_in, record.port_out = ctypes.cast(port_in, Pointer), ctypes.cast(port_out, Pointer)
             intr, invalid = accelerator.function("pv_intr"), accelerator.function("pv_invalid")
             port_in, port_out = accelerator.function("pv_port_in"), accelerator.function("pv_port_out")
@@ -122,6 +140,12 @@ class Callbacks:
             words = state.words
             words[layout.OLD_EXCEPTION] = 0xFFFFFFFF
             vector &= 0xFF
+            eip = state.quads[layout.EIP]
+            if vector == GATE_VECTOR and words[layout.IS_INT] and self.gate_range[0] < eip <= self.gate_range[1]:
+                self._engine.charge(GATE_NS)
+                self.handlers.gate((eip - self.gate_range[0]) // STUB_BYTES)
+                state.store()
+                return
             self._engine.count_exception(vector)
             try:
                 self.handlers.exception(vector, words[layout.ERROR_CODE], bool(words[layout.IS_INT]))
@@ -129,6 +153,13 @@ class Callbacks:
                 state.store()
             if self._record.budget < 0 and self._block_clock:
                 self._engine.stop()  # no block hook may come; a count ends its slice by itself
+        except BaseException as error:
+            self.fail(error)
+
+    def _gate(self, stub: int) -> None:
+        """From the C side, so the state is live: nothing to load or store."""
+        try:
+            self.handlers.gate(stub)
         except BaseException as error:
             self.fail(error)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from paravirt.machine import accel, layout
-from paravirt.machine.callbacks import EXCEPTION_NS, GP, RDTSC_NS, Callbacks, Handlers
+from paravirt.machine.callbacks import EXCEPTION_NS, GATE_NS, GP, RDTSC_NS, Callbacks, Handlers
 from paravirt.machine.library import CODE, EngineError, Library, const, unicorn, x86
 from paravirt.machine.paging import Tables, lookup
 from paravirt.machine.ram import PAGE, Ram
@@ -24,7 +24,6 @@ HLT = 0xF4
 BEFORE_HLT = (0xFA, 0xFB, 0xC3, 0x90, 0xCC)  # cli, sti, ret, nop, int3: HLT follows at once, or begins a function
 AFTER_HLT = ((0xEB, 0xFD), (0x0F, 0x1F), (0x66, 0x0F))  # jmp to it, or the nops of a patched call site
 AFTER_HLT_1 = (0xC3, 0x90)  # ret, nop
-GATE_VECTOR = 0x83
 DOUBLE_FAULT = 8
 STORM = 200_000  # exceptions without an instruction between them, 100 virtual ms: nothing will end it
 EFLAGS_IF = 0x200
@@ -57,7 +56,8 @@ class Engine:
         self._uc.ctl_exits_enabled(True)
         self._uc.ctl_set_exits([])
         self._handle: int = self._uc._uch.value
-        self.record = accel.NativeMachine(exception_ns=EXCEPTION_NS, rdtsc_ns=RDTSC_NS, storm_limit=STORM)
+        self.record = accel.NativeMachine(exception_ns=EXCEPTION_NS, rdtsc_ns=RDTSC_NS, gate_ns=GATE_NS,
+                                         storm_limit=STORM)
         # [budget, end, charged]: now = end - budget
         self.clock = memoryview((ctypes.c_int64 * 3).from_buffer(self.record)).cast("B").cast("q")
         self.skipped = 0
@@ -95,6 +95,7 @@ class Engine:
     def gate_page(self, start: int, end: int) -> None:
         """EIPs at which ``int 0x83`` is a call of the host."""
         self.record.gate_start, self.record.gate_end = start, end
+        self._callbacks.gate_range = (start, end)
 
     # ------------------------------------------------------------------ time
 

@@ -20,12 +20,11 @@ SYSENTER             -> None                                     none
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from paravirt.machine import idt
 from paravirt.machine.bus import MmioBus
-from paravirt.machine.engine import GATE_VECTOR
 from paravirt.machine.vcpu import Vcpu
 
 PORT_NS = 1000
@@ -79,8 +78,7 @@ class Dispatcher:
         self._cpuid, self._sysenter = table[Exit(Kind.CPUID)], table[Exit(Kind.SYSENTER)]
         self._charge = vcpu.engine.charge
         self.port_io = self.traps = 0
-        self.gate: Callable[[int], None] = lambda stub: None
-        self.gate_start = self.gate_end = 0
+        self.gates: Sequence[Callable[[], None]] = ()
 
     def native_vectors(self) -> list[int]:
         """Vectors that this platform leaves to the guest's IDT, in every form."""
@@ -96,14 +94,15 @@ class Dispatcher:
 
     def exception(self, vector: int, error: int, software: bool) -> None:
         vcpu = self.vcpu
-        if software and vector == GATE_VECTOR and self.gate_start < vcpu.eip <= self.gate_end:
-            self.traps += 1
-            self.gate((vcpu.eip - self.gate_start) >> 3)
-            return
         handler = (self._software if software else self._exceptions)[vector]
         if handler is not idt.exception:  # what the guest's own IDT takes is no exit on the real thing
             self.traps += 1
         handler(vcpu, vector, 0 if software else error, software)
+
+    def gate(self, stub: int) -> None:
+        """A stub of the gate page was called."""
+        self.traps += 1
+        self.gates[stub]()
 
     def interrupt(self, vector: int) -> None:
         self._interrupt(self.vcpu, vector)

@@ -19,6 +19,7 @@ VERSION = (2, 1, 4)
 
 Pointer = ctypes.c_void_p
 # Callback types of unicorn.h. Python callbacks take the GIL themselves.
+GATE = ctypes.CFUNCTYPE(None, ctypes.c_uint32)  # ours: accel/delivery.c
 INTR = ctypes.CFUNCTYPE(None, Pointer, ctypes.c_uint32, Pointer)
 IN = ctypes.CFUNCTYPE(ctypes.c_uint32, Pointer, ctypes.c_uint32, ctypes.c_int, Pointer)
 OUT = ctypes.CFUNCTYPE(None, Pointer, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32, Pointer)
@@ -90,5 +91,5 @@ class Library:
         return str(unicorn.UcError(status))
 
 
-__all__ = ["CODE", "IN", "INSN", "INTR", "MMIO_READ", "MMIO_WRITE", "OUT", "SYSENTER", "UNMAPPED",
+__all__ = ["CODE", "GATE", "IN", "INSN", "INTR", "MMIO_READ", "MMIO_WRITE", "OUT", "SYSENTER", "UNMAPPED",
            "EngineError", "Library", "Pointer", "const", "unicorn", "x86"]

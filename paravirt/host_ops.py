@@ -1,0 +1,133 @@
+"""Host functions as the gate calls them: arguments out of registers and stack, results into registers, faults.
+
+A host function is a leaf: it runs inside the exit and never calls the guest. The exception is a wrapper around
+guest code (`HostOp.blocking`), which gets a frame of its own from calls.py.
+
+Ref: gcc's regparm(3) for i386: EAX, EDX, ECX, then the stack; 64-bit results in EDX:EAX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from paravirt.errors import BackendError, GuestFault
+from paravirt.hookspecs import OpInfo
+from paravirt.hookspecs.types import Location, carry
+from paravirt.machine.core import Machine
+from paravirt.machine.layout import EAX, ECX, EDX
+
+WORD = 0xFFFFFFFF
+STUB_CALL_BYTES = 2  # int 0x83; what follows is the stub's ret
+
+
+class HostOp:
+    """:param blocking: it may call the guest (it is a wrapper around guest code), so it gets a frame of its own."""
+
+    def __init__(self, info: OpInfo, function: Callable[..., object], where: str, *, blocking: bool = False) -> None:
+        self.info, self.function, self.where, self.blocking = info, function, where, blocking
+        self.locations: Sequence[Sequence[Location]] = carry(info.params)
+        self.signed = [param.type.signed for param in info.params]
+
+    def plain_registers(self) -> list[tuple[int, int]] | None:
+        """Registers of each argument's low and high word (-1: it has none), if all are unsigned and in registers."""
+        found = []
+        for words, signed in zip(self.locations, self.signed, strict=True):
+            registers = [word.register for word in words if word.register is not None]
+            if signed or len(registers) < len(words):
+                return None
+            found.append((registers[0], registers[1] if len(registers) > 1 else -1))
+        return found
+
+
+class HostOps:
+    """The host functions of one machine, by number; `calls` counts them."""
+
+    def __init__(self, machine: Machine, ops: Sequence[HostOp | None]) -> None:
+        self._machine, self._vcpu = machine, machine.vcpu
+        self.ops = ops
+        self.calls = [0] * len(ops)
+
+    def entry(self, number: int, op: HostOp) -> Callable[[], None]:
+        """What the op's stub calls. The common case, words in registers and out, has nothing to decide."""
+        registers = op.plain_registers()
+        if registers is None or op.blocking or op.info.jumped:
+            return lambda: self.run(number, op)
+        quads, calls, result_words = self._vcpu.state.quads, self.calls, op.info.result_words
+
+        def leaf() -> None:
+            calls[number] += 1
+            try:
+                result = op.function(*[
+                    quads[low] & WORD if high < 0 else quads[low] & WORD | (quads[high] & WORD) << 32
+                    for low, high in registers])
+            except Exception as error:
+                self._failed(op, error)
+                return
+            if result_words:
+                if not isinstance(result, int):
+                    raise self._broken(op, TypeError(f"returned {result!r}, not an integer"))
+                quads[EAX] = result & WORD
+                if result_words == 2:
+                    quads[EDX] = result >> 32 & WORD
+
+        return leaf
+
+    def run(self, number: int, op: HostOp) -> None:
+        """Any host function."""
+        vcpu, info = self._vcpu, op.info
+        self.calls[number] += 1
+        eip, esp, ecx, edx = vcpu.eip, vcpu.esp, vcpu.reg(ECX), vcpu.reg(EDX)
+        try:
+            result = op.function(*self._arguments(op, esp))
+        except Exception as error:
+            vcpu.eip, vcpu.esp = eip, esp
+            self._failed(op, error)
+            return
+        if op.blocking:  # it ran in between; the stub's ret is still to come, and callers may keep ECX and EDX
+            vcpu.eip, vcpu.esp = eip, esp
+            vcpu.set_reg(ECX, ecx)
+            vcpu.set_reg(EDX, edx)
+        if info.result_words and not info.jumped:
+            if not isinstance(result, int):
+                raise self._broken(op, TypeError(f"returned {result!r}, not an integer"))
+            vcpu.set_reg(EAX, result)
+            vcpu.set_reg(EDX, result >> 32 if info.result_words == 2 else edx)
+
+    def _arguments(self, op: HostOp, esp: int) -> list[int]:
+        vcpu = self._vcpu
+        values = []
+        for locations, signed in zip(op.locations, op.signed, strict=True):
+            value = 0
+            for shift, location in enumerate(locations):
+                word = vcpu.reg(location.register) if location.register is not None else vcpu.read_u32(
+                    esp + 4 + location.stack)
+                value |= word << 32 * shift
+            if signed and value >> (32 * len(locations) - 1):
+                value -= 1 << 32 * len(locations)
+            values.append(value)
+        return values
+
+    def _failed(self, op: HostOp, error: Exception) -> None:
+        """A fault is delivered as if the op were one instruction: at the stub, and the op runs again."""
+        if isinstance(error, GuestFault):
+            vcpu = self._vcpu
+            vcpu.eip -= STUB_CALL_BYTES
+            if error.cr2 is not None:
+                vcpu.set_cr2(error.cr2)
+            self._machine.raise_exception(error.vector, error.error)
+        elif isinstance(error, BackendError):
+            raise error
+        else:
+            raise self._broken(op, error) from error
+
+    def _broken(self, op: HostOp, error: Exception) -> BackendError:
+        """What Python callers see when a host function raises."""
+        try:
+            caller = self._vcpu.read_u32(self._vcpu.esp)
+        except GuestFault:
+            caller = 0
+        symbol = self._machine.symbolize(caller)
+        place = f"{caller:#x} {symbol}" if symbol else f"{caller:#x}"
+        return BackendError(
+            f"op {op.info.name} ({op.where}) called from {place}: {type(error).__name__}: {error}",
+            op=op.info.name, where=op.where)
