@@ -36,11 +36,13 @@ REFERENCE_KERNEL = Path(__file__).parent / "data" / "paravirt-kernel"
 
 def boot(kernel: Path | str | None = None, options: BootOptions | None = None, console: Console | None = None, *,
          on_step: Callable[[Step], None] = lambda step: None,
-         on_end: Callable[[Guest, Record], None] = lambda guest, record: None) -> Record:
+         on_end: Callable[[Guest, Record], None] = lambda guest, record: None,
+         on_slice: Callable[[int, int], None] | None = None) -> Record:
     """Boot `kernel` (default: the reference kernel) and run it to its end.
 
     :param on_step: told of each step of the boot when it is over.
     :param on_end: told of the record while the machine can still be looked at; also before an error is raised.
+    :param on_slice: called again and again while the guest runs, with instructions and virtual ns so far.
     :raises ParavirtError: the user's mistake or the backend's, in one message.
     """
     options, console = options or BootOptions(), console or Console()
@@ -59,7 +61,7 @@ def boot(kernel: Path | str | None = None, options: BootOptions | None = None, c
     with Machine(options.memory, options.disabled()) as machine:
         epoch = int(time.time()) if options.rtc_now else DEFAULT_EPOCH
         guest = Guest(machine, info, model, console, options.append, options.initrd, epoch)
-        run = Run(guest, backend.name, options, steps)
+        run = Run(guest, backend.name, options, steps, on_slice)
         hook = plugins.manager.hook
         try:
             # build: devices, the guest's first moment, its op table

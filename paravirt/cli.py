@@ -23,7 +23,7 @@ app = typer.Typer(
 PluginsFile = Annotated[Path | None, typer.Option("--plugins", metavar="FILE", help="the plugins.toml to use")]
 OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 STATUS = """Exit status: 0 power-off, reboot, halt, awaited output or --until's step; the guest's own value for a
-write to port 0xf4; 70 crash or idle for ever; 124 timeout or instruction limit; 130/143 interrupted; 141 stdout
+write to port 0xf4; 70 crash or idle for ever; 124 timeout or instruction limit; 129/130/143 interrupted; 141 stdout
 closed; 2 usage or an error in a backend."""
 
 
@@ -120,7 +120,8 @@ def boot(
     console: Annotated[str, typer.Option(metavar="stdio|FILE|none", help="where the guest's console goes")] = "stdio",
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="write the record")] = None,
     stats: Annotated[bool, typer.Option("--stats", help="print what the run cost")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="do not print the steps")] = False,
+    screen: Annotated[bool, typer.Option("--screen", help="print the text screen at the end")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="print neither steps nor progress")] = False,
     plugins: PluginsFile = None,
     debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
 ) -> None:
@@ -130,7 +131,7 @@ def boot(
     raise typer.Exit(boot_command(Request(
         kernel, backend, tuple(option or ()), initrd, append, memory, vcpus, engine, tuple(no_accel or ()), count_ops,
         noreplace, until, until_output, timeout, max_instructions, idle_limit, realtime, rtc, console, json_file,
-        stats, quiet, plugins)))
+        stats, screen, quiet, plugins)))
 
 
 @app.command()

@@ -8,8 +8,6 @@ import os
 import re
 import sys
 import tempfile
-import termios
-import tty
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -22,8 +20,11 @@ from paravirt.image.files import read_file
 from paravirt.machine import accel
 from paravirt.machine.outcome import End
 from paravirt.options import BootOptions
+from paravirt.progress import Progress
 from paravirt.record import Record, write_record
-from paravirt.report import StepPrinter, print_state, print_stats
+from paravirt.report import StepPrinter, print_screen, print_state, print_stats
+from paravirt.steps import Step
+from paravirt.terminal import RawTerminal, same_terminal
 
 SIZE = re.compile(r"(\d+)([KMG]?)(i?B)?", re.IGNORECASE)
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -56,6 +57,7 @@ class Request(NamedTuple):
     console: str
     json_file: Path | None
     stats: bool
+    screen: bool
     quiet: bool
     plugins: Path | None
 
@@ -70,20 +72,30 @@ def boot_command(request: Request) -> int:
         _check_record_path(request.json_file)
     printer = StepPrinter(sys.stderr, enabled=not request.quiet)
 
-    def on_end(guest: Guest, record: Record) -> None:
-        printer.close()
-        if request.json_file is not None:
-            try:
-                write_record(record, request.json_file)
-            except OSError as error:
-                raise ConfigError(f"--json {request.json_file}: {error.strerror}") from None
-        if record.outcome.kind == End.STOPPED.word and request.until:
-            print_state(guest, record, sys.stderr)
-        if request.stats:
-            print_stats(record, sys.stderr)
+    with _console(request) as (console, progress, closed):
+        def on_step(step: Step) -> None:
+            if progress is not None:
+                progress.clear()
+            printer.step(step)
 
-    with _console(request) as (console, closed):
-        record = boot(request.kernel, options, console, on_step=printer.step, on_end=on_end)
+        def on_end(guest: Guest, record: Record) -> None:
+            if progress is not None:
+                progress.close()
+            printer.close()
+            if request.json_file is not None:
+                try:
+                    write_record(record, request.json_file)
+                except OSError as error:
+                    raise ConfigError(f"--json {request.json_file}: {error.strerror}") from None
+            if record.outcome.kind == End.STOPPED.word and request.until:
+                print_state(guest, record, sys.stderr)
+            if request.stats:
+                print_stats(record, sys.stderr)
+            if request.screen:
+                print_screen(guest, sys.stderr)
+
+        record = boot(request.kernel, options, console, on_step=on_step, on_end=on_end,
+                      on_slice=progress.poll if progress is not None else None)
     print(f"paravirt: {ending(record)}", file=sys.stderr)
     if request.until and record.outcome.kind != End.STOPPED.word:
         names = [step.name for step in record.steps]
@@ -165,8 +177,8 @@ def parse_options(options: tuple[str, ...]) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _console(request: Request) -> Iterator[tuple[Console, Callable[[], bool]]]:
-    """The console as --console says, and a function that tells whether stdout was closed meanwhile."""
+def _console(request: Request) -> Iterator[tuple[Console, Progress | None, Callable[[], bool]]]:
+    """The console as --console says; the progress line, if there may be one; whether stdout was closed meanwhile."""
     until = None
     if request.until_output is not None:
         try:
@@ -175,6 +187,7 @@ def _console(request: Request) -> Iterator[tuple[Console, Callable[[], bool]]]:
             raise ConfigError(f"--until-output {request.until_output!r}: {error}") from None
     with contextlib.ExitStack() as stack:
         broken = False
+        progress: Progress | None = None
         if request.console == "stdio":
             descriptor, source = 1, 0
         elif request.console == "none":
@@ -188,6 +201,11 @@ def _console(request: Request) -> Iterator[tuple[Console, Callable[[], bool]]]:
 
         def output(data: bytes) -> None:
             nonlocal broken
+            if progress is not None:
+                if shared:
+                    progress.guest_output(data)
+                else:
+                    progress.clear()
             while data and descriptor >= 0 and not broken:
                 try:
                     data = data[os.write(descriptor, data):]
@@ -200,12 +218,9 @@ def _console(request: Request) -> Iterator[tuple[Console, Callable[[], bool]]]:
                     raise ConfigError(f"--console {request.console}: {error.strerror}") from None
 
         console = Console(output, source, until)
+        shared = descriptor >= 0 and same_terminal(descriptor, 2)
+        if os.isatty(2) and not request.quiet and not (console.terminal and same_terminal(0, 2)):
+            progress = Progress(sys.stderr)
         if console.terminal:
-            saved = termios.tcgetattr(0)
-            tty.setraw(0, termios.TCSANOW)
-            stack.callback(termios.tcsetattr, 0, termios.TCSANOW, saved)
-            if os.isatty(1):  # output keeps its newline translation
-                mode = termios.tcgetattr(1)
-                mode[1] |= termios.OPOST
-                termios.tcsetattr(1, termios.TCSANOW, mode)
-        yield console, lambda: broken
+            stack.enter_context(RawTerminal(0))
+        yield console, progress, lambda: broken

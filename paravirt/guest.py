@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -62,6 +63,7 @@ class Guest:
     :ivar options: the backend's own options, an instance of its model.
     :ivar console: where the guest's console goes and its input comes from.
     :ivar counts: what the backend counts for the record; keys are its own, values repeatable.
+    :ivar vga_text: gives the lines on the text screen now; None if the platform has no screen.
     :ivar ops: the bound op table, of a paravirt kernel.
     """
 
@@ -73,6 +75,7 @@ class Guest:
     initrd: bytes | None = None
     epoch: int = 0
     counts: Counter[str] = field(default_factory=Counter)
+    vga_text: Callable[[], list[str]] | None = None
     ops: Ops = field(init=False)
     private: Any = None
 

@@ -38,6 +38,7 @@ def attach_pc(guest: Guest) -> PcBoard:
         debug_exit=debug_exit, power_off=lambda: machine.end(End.POWEROFF, "the guest powered the machine off"))
     machine.acknowledge = board.acknowledge
     machine.device_state = board.state
+    guest.vga_text = lambda: board.vga_text(machine.ram)
     console.connect(board.uart.receive)
     return board
 

@@ -1,4 +1,4 @@
-"""What a boot prints on stderr: its steps, its cost, and the machine where it stopped."""
+"""What a boot prints on stderr: its steps, its cost, its screen, and the machine where it stopped."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from paravirt.steps import Step
 REGISTERS = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
 SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")
 MAX_RUNS = 40
+MAX_COLUMNS = 256
 CHOOSING = ("load_plugins", "load_image", "paravirt_probe")
 
 
@@ -101,4 +102,18 @@ def print_state(guest: Guest, record: Record, out: TextIO) -> None:
             print(f"  ... {len(runs) - MAX_RUNS} more", file=out)
     else:
         print("paging is off", file=out)
+    if guest.vga_text is not None and any(guest.vga_text()):
+        print_screen(guest, out)
     _print_ops(record.counts.ops, record.counts.ops_counted, out)
+
+
+def print_screen(guest: Guest, out: TextIO) -> None:
+    """The text screen, without the blank lines at its end."""
+    if guest.vga_text is None:
+        print("screen: this platform has none", file=out)
+        return
+    lines = guest.vga_text()
+    last = max((number for number, line in enumerate(lines, 1) if line), default=0)
+    print("screen:" if last else "screen: blank" if lines else "screen: in a graphics mode", file=out)
+    for line in lines[:last]:
+        print(f"  {printable(line, MAX_COLUMNS)}".rstrip(), file=out)

@@ -27,10 +27,15 @@ ACCELERATED = {"live", "block", "c", "fast", "checked"}
 
 
 class Run:
-    """:param backend: name of the backend that was chosen."""
+    """
+    :param backend: name of the backend that was chosen.
+    :param on_slice: called between slices, with instructions and virtual ns so far.
+    """
 
-    def __init__(self, guest: Guest, backend: str, options: BootOptions, steps: Steps) -> None:
+    def __init__(self, guest: Guest, backend: str, options: BootOptions, steps: Steps,
+                 on_slice: Callable[[int, int], None] | None = None) -> None:
         self.guest, self.backend, self.options, self.steps = guest, backend, options, steps
+        self._on_slice = on_slice
         self.body: Callable[[], None] = guest.machine.run
         self.kernel: Kernel | None = None
         self._outcome = Outcome(End.ERROR, "the run did not begin")
@@ -97,6 +102,8 @@ class Run:
         console.poll()
         if console.quit:
             machine.end(End.STOPPED, "Ctrl-] was pressed")
+        if self._on_slice is not None:
+            self._on_slice(machine.engine.instructions(), machine.engine.now())
 
     def _wait(self) -> bool:
         """Nothing can happen but input: wait for it."""

@@ -1,4 +1,4 @@
-"""Ends a run from outside: Ctrl-C, SIGTERM, --timeout; within 200 ms, whatever the guest does.
+"""Ends a run from outside: Ctrl-C, SIGTERM, SIGHUP, --timeout; within 200 ms, whatever the guest does.
 
 Python's signal handlers run between byte codes, and a guest that loops gives none. So the interpreter's
 wake-up descriptor (written by the C handler) wakes a thread, and that thread stops the CPU, again and again
@@ -19,6 +19,7 @@ from paravirt.machine.core import Machine
 from paravirt.machine.outcome import End, Outcome
 
 REPEAT_SECONDS = 0.01
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Watchdog:
@@ -44,7 +45,9 @@ class Watchdog:
         os.set_blocking(self._write, False)
         if main:
             self._old_wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in SIGNALS:
+                if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                    continue  # nohup
                 self._previous[number] = signal.signal(number, self._on_signal)
         self._thread = threading.Thread(target=self._watch, name="paravirt-watchdog", daemon=True)
         self._thread.start()
@@ -81,7 +84,7 @@ class Watchdog:
             if not ready:
                 outcome = Outcome(End.TIMEOUT, f"{self._timeout:g} seconds of wall time are over")
             else:
-                numbers = [n for n in os.read(self._read, 64) if n in (signal.SIGINT, signal.SIGTERM)]
+                numbers = [n for n in os.read(self._read, 64) if n in self._previous]
                 if not numbers:
                     continue
                 number = signal.Signals(numbers[0])

@@ -7,6 +7,7 @@ sheet (order 290562), I/O map
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from paravirt.devices.i8042 import I8042
 from paravirt.devices.misc import DebugExit, Port92, Post, PowerOff
@@ -15,6 +16,7 @@ from paravirt.devices.pic import Pic
 from paravirt.devices.pit import Pit
 from paravirt.devices.rtc import Rtc
 from paravirt.devices.uart import Uart
+from paravirt.devices.vga import TEXT_BYTES, Vga
 from paravirt.machine.bus import Clock, Device, IrqLine, PortBus, PortDevice, WidePortDevice
 
 PORTS = (
@@ -28,25 +30,40 @@ PORTS = (
     (0x092, 1, "port92"),  # A20 gate, fast reset
     (0x0A0, 2, "pic2"),  # second 8259A: IRQ 8-15
     (0x0F4, 1, "debug-exit"),  # where emulators put their exit for tests; no hardware is there
+    (0x3C0, 32, "vga"),  # display adapter, in colour: attributes, sequencer, palette, graphics, CRT controller
     (0x3F8, 8, "com1"),  # 16550A: the console
     (0x4D0, 2, "elcr"),  # edge or level, a bit for each IRQ
     (0x604, 2, "pm1a-control"),  # ACPI power off, at the address that the usual emulated chipset has
     (0xCF8, 8, "pci"),  # configuration mechanism 1, and reset control at CF9h
 )
 
+# Text memory of the display adapter. RAM begins at 0 and has no hole there, and no memory map offers A0000h-BFFFFh
+# to a kernel: so what a guest writes is simply there, at full speed, and part of the state hash.
+VGA_TEXT = 0xB8000
+
 IRQ_TIMER, IRQ_KEYBOARD, IRQ_COM1, IRQ_RTC, IRQ_AUX = 0, 1, 4, 8, 12
+
+
+class Memory(Protocol):
+    """Physical memory; bytes that are not there read as ones."""
+
+    def read(self, address: int, length: int) -> bytes: ...
 
 
 class PcBoard:
     """The devices by name and by port. Made by `pc_board`."""
 
-    def __init__(self, pic: Pic, pit: Pit, rtc: Rtc, uart: Uart, i8042: I8042) -> None:
-        self.pic, self.pit, self.rtc, self.uart, self.i8042 = pic, pit, rtc, uart, i8042
+    def __init__(self, pic: Pic, pit: Pit, rtc: Rtc, uart: Uart, i8042: I8042, vga: Vga) -> None:
+        self.pic, self.pit, self.rtc, self.uart, self.i8042, self.vga = pic, pit, rtc, uart, i8042, vga
         self.devices: dict[str, Device] = {}
 
     def acknowledge(self) -> int:
         """Answer the CPU's interrupt acknowledge with a vector."""
         return self.pic.acknowledge()
+
+    def vga_text(self, memory: Memory) -> list[str]:
+        """What the screen shows in text mode, 25 lines of at most 80 characters in mode 3; none in a graphics mode."""
+        return self.vga.text(memory.read(VGA_TEXT, TEXT_BYTES))
 
     def state(self) -> dict[str, dict[str, object]]:
         """What each device remembers, by name; equal for two runs of the same command."""
@@ -87,6 +104,7 @@ def pc_board(
     rtc = Rtc(clock, pic.line(IRQ_RTC), epoch, memory)
     uart = Uart(clock, pic.line(IRQ_COM1), transmit)
     i8042 = I8042(pic.line(IRQ_KEYBOARD), pic.line(IRQ_AUX), lambda: reset("i8042"))
+    vga = Vga(clock)
     devices: dict[str, PortDevice | WidePortDevice] = {
         "pic1": pic.master,
         "pit": pit,
@@ -98,12 +116,13 @@ def pc_board(
         "port92": Port92(lambda: reset("port92")),
         "pic2": pic.slave,
         "debug-exit": DebugExit(debug_exit),
+        "vga": vga,
         "com1": uart,
         "elcr": pic.elcr,
         "pm1a-control": PowerOff(power_off),
         "pci": PciConfig(reset=lambda: reset("pci")),
     }
-    board = PcBoard(pic, pit, rtc, uart, i8042)
+    board = PcBoard(pic, pit, rtc, uart, i8042, vga)
     for base, length, name in PORTS:
         ports.claim(base, length, devices[name], name)
         board.devices[name] = devices[name]
