@@ -15,14 +15,11 @@ from paravirt.image.linux import BOOT_CS, BOOT_DS, BootPlan
 from paravirt.machine import cpuid, idt, layout
 from paravirt.machine.exits import Exit, ExitTable, Kind
 from paravirt.machine.outcome import End
+from paravirt.machine.sysenter import sysenter
 from paravirt.machine.vcpu import Segment, Vcpu, parse_descriptor
 
 EFLAGS_RESERVED = 2
 CR0_PE, CR0_ET = 1, 0x10
-GP = 13
-SYSENTER_CS, SYSENTER_ESP, SYSENTER_EIP = 0x174, 0x175, 0x176
-EFLAGS_SYSENTER_CLEARS = 0x30200  # VM, RF, IF
-FLAT_CODE, FLAT_DATA = 0x00CF9B00, 0x00CF9300  # descriptor high words: ring 0, present, accessed, 4 GiB
 
 
 def attach_pc(guest: Guest) -> PcBoard:
@@ -73,18 +70,6 @@ def port_out(vcpu: Vcpu, port: int, size: int, value: int) -> None:
 
 def cpuid_leaf(vcpu: Vcpu, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
     return cpuid.cpuid(leaf, subleaf)
-
-
-def sysenter(vcpu: Vcpu) -> None:
-    """SYSENTER: into ring 0 with flat segments, where the three MSRs say; #GP if they say nothing."""
-    selector = vcpu.msr(SYSENTER_CS) & 0xFFFC
-    if not selector:
-        vcpu.machine.raise_exception(GP, 0)
-        return
-    vcpu.set_segment(layout.CS, Segment(selector, 0, 0xFFFFFFFF, FLAT_CODE), cpl=0)
-    vcpu.set_segment(layout.SS, Segment(selector + 8, 0, 0xFFFFFFFF, FLAT_DATA))
-    vcpu.state.words[layout.EFLAGS] &= ~EFLAGS_SYSENTER_CLEARS
-    vcpu.esp, vcpu.eip = vcpu.msr(SYSENTER_ESP), vcpu.msr(SYSENTER_EIP)
 
 
 PC_EXITS: ExitTable = {

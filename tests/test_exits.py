@@ -183,7 +183,7 @@ def test_what_exits_cost(engine: str) -> None:
         # MMIO: 4 reads and 4 writes of the device, 8 bytes of it in two halves, 4 elsewhere; CPUID: 14; SYSENTER: 2.
         exceptions = EXCEPTION_NS * sum(engine_.exceptions().values())
         assert charged == 14 * MMIO_NS + 14 * CPUID_NS + exceptions + msrs * RDTSC_NS
-        assert guest.machine.traps == 14 + 14 + 2
+        assert guest.machine.traps == 14 + 14
     with start("ports", engine) as guest:
         guest.finish()
         engine_ = guest.machine.engine

@@ -47,6 +47,7 @@ struct machine {
 	int (*acknowledge)(void);	/* vector to deliver, or -1 */
 	void (*intr)(void *uc, uint32_t vector, void *user);
 	void (*gate)(uint32_t stub);
+	void (*python_sysenter)(void *uc, void *user);
 	uint32_t (*port_in)(void *uc, uint32_t port, int size, void *user);
 	void (*port_out)(void *uc, uint32_t port, int size, uint32_t value, void *user);
 	/* delivery */
@@ -61,6 +62,9 @@ struct machine {
 	uint64_t tsc_offset;		/* TSC = virtual ns + this */
 	uint64_t msrs;			/* registers that the CPU has not raise #GP */
 	char stopped[64];		/* out: why libunicorn cannot go on */
+	/* SYSENTER */
+	uint64_t sysenter;		/* offset of its registers in env */
+	uint64_t sysenter_here, sysenters;	/* done in C, and how often */
 	/* fast stores */
 	uint8_t *executed;		/* one byte a page of RAM: code was translated from it */
 	uint64_t pages;

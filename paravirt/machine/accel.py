@@ -48,7 +48,8 @@ class NativeMachine(ctypes.Structure):
         ("emu_stop", Pointer), ("do_interrupt", Pointer), ("do_hardirq", Pointer),
         ("exec_interrupt", Pointer), ("tlb_fill", Pointer), ("tlb_flush", Pointer),
         ("check_io", Pointer * 3), ("loop_exit", Pointer), ("raise_exception", Pointer),
-        ("acknowledge", Pointer), ("intr", Pointer), ("gate", Pointer), ("port_in", Pointer), ("port_out", Pointer),
+        ("acknowledge", Pointer), ("intr", Pointer), ("gate", Pointer), ("python_sysenter", Pointer),
+        ("port_in", Pointer), ("port_out", Pointer),
         ("storm_at", ctypes.c_int64), ("storm", ctypes.c_uint64), ("storm_limit", ctypes.c_uint64),
         ("recent", ctypes.c_uint64), ("native", ctypes.c_uint64 * 4),
         ("gate_start", ctypes.c_uint64), ("gate_end", ctypes.c_uint64),
@@ -56,6 +57,7 @@ class NativeMachine(ctypes.Structure):
         ("exception_ns", ctypes.c_int64), ("rdtsc_ns", ctypes.c_int64), ("gate_ns", ctypes.c_int64),
         ("tsc_offset", ctypes.c_uint64), ("msrs", ctypes.c_uint64),
         ("stopped", ctypes.c_char * 64),
+        ("sysenter", ctypes.c_uint64), ("sysenter_here", ctypes.c_uint64), ("sysenters", ctypes.c_uint64),
         ("executed", Pointer), ("pages", ctypes.c_uint64),
         ("nr_pending", ctypes.c_uint64), ("pending", ctypes.c_uint64 * 64),
         ("exceptions", ctypes.c_uint64 * 256), ("interrupts", ctypes.c_uint64),
@@ -115,6 +117,20 @@ class Accelerator:
         self._override_got("tb_invalidate_phys_page_fast_x86_64", "pv_invalidate", "pv_invalidate_original")
         self._replace_class_pointer(record.tlb_fill, "pv_tlb_fill")
         return executed
+
+    def find_sysenter(self, uc: Any) -> None:
+        """Find the SYSENTER registers in the CPU state, by writing them through the public interface."""
+        values = {0x174: 0x5A50, 0x175: 0x5A5A0175, 0x176: 0x5A5A0176}
+        for index, value in values.items():
+            uc.msr_write(index, value)
+        pattern = struct.pack("<QQ", values[0x175], values[0x176])
+        state = bytes(self._state.bytes) + ctypes.string_at(self._state.env + len(self._state.bytes), 0x2000)
+        at = state.find(pattern) - 8
+        if at < 0 or struct.unpack_from("<I", state, at)[0] != values[0x174]:
+            raise Unavailable("the SYSENTER registers are not where they are expected")
+        for index in values:
+            uc.msr_write(index, 0)
+        self.record.sysenter = at
 
     def registers(self) -> None:
         """Take over the first step of RDMSR and WRMSR."""

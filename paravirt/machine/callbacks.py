@@ -108,6 +108,7 @@ class Callbacks:
             self.keep(INTR(self._intr)), self.keep(IN(self._in)), self.keep(OUT(self._out)))
         invalid: Any = self.keep(INSN(self._invalid))
         rdtsc: Any = self.keep(INSN(self._rdtsc))
+        sysenter: Any = self.keep(SYSENTER(self._sysenter))
         acknowledge = self.keep(ctypes.CFUNCTYPE(ctypes.c_int)(self._acknowledge))
         self.acknowledge_pointer = ctypes.cast(acknowledge, Pointer)
         if accelerator is not None:
@@ -116,6 +117,8 @@ class Callbacks:
             record.port_in, record.port_out = ctypes.cast(port_in, Pointer), ctypes.cast(port_out, Pointer)
             intr, invalid = accelerator.function("pv_intr"), accelerator.function("pv_invalid")
             port_in, port_out = accelerator.function("pv_port_in"), accelerator.function("pv_port_out")
+            record.python_sysenter = ctypes.cast(sysenter, Pointer)
+            sysenter = accelerator.function("pv_sysenter")
             if block_clock:
                 rdtsc = accelerator.function("pv_rdtsc")
         library.hook(handle, const.UC_HOOK_INTR, intr, user)
@@ -123,7 +126,7 @@ class Callbacks:
         for callback, instruction in (
             (port_in, x86.UC_X86_INS_IN), (port_out, x86.UC_X86_INS_OUT), (rdtsc, x86.UC_X86_INS_RDTSC),
             (self.keep(INSN(self._cpuid)), x86.UC_X86_INS_CPUID),
-            (self.keep(SYSENTER(self._sysenter)), x86.UC_X86_INS_SYSENTER),
+            (sysenter, x86.UC_X86_INS_SYSENTER),
         ):
             library.hook(handle, const.UC_HOOK_INSN, callback, user, instruction)
         self._check_ports, self._block_clock = accelerator is None, block_clock

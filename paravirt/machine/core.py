@@ -66,7 +66,8 @@ class Machine:
         """Let a platform's exit table answer."""
         self._dispatcher = dispatcher = Dispatcher(self.vcpu, table, self.mmio, self._acknowledge)
         self.engine.connect(dispatcher)
-        self.engine.native_vectors(dispatcher.native_vectors(), interrupts=dispatcher.native_interrupts)
+        self.engine.native_vectors(dispatcher.native_vectors(), interrupts=dispatcher.native_interrupts,
+                                   sysenter=dispatcher.native_sysenter)
 
     @property
     def dispatcher(self) -> Dispatcher:

@@ -80,8 +80,9 @@ class Engine:
         """Say who answers the exits; before the first `run`."""
         self._callbacks.handlers = handlers
 
-    def native_vectors(self, vectors: Iterable[int], *, interrupts: bool) -> None:
-        """Let the guest's own IDT take these exceptions, and external interrupts, without asking Python.
+    def native_vectors(self, vectors: Iterable[int], *, interrupts: bool, sysenter: bool) -> None:
+        """Let the guest's own IDT take these exceptions, and external interrupts, and the CPU SYSENTER, without
+        asking Python.
 
         Without the delivery seam nothing changes: the handlers deliver.
         """
@@ -91,6 +92,7 @@ class Engine:
         for vector in vectors:
             self.record.native[vector >> 6] |= 1 << (vector & 63)
         self.record.acknowledge = self._callbacks.acknowledge_pointer if interrupts else None
+        self.record.sysenter_here = sysenter and self.record.sysenter > 0
 
     def gate_page(self, start: int, end: int) -> None:
         """EIPs at which ``int 0x83`` is a call of the host."""

@@ -23,7 +23,7 @@ import enum
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from paravirt.machine import idt
+from paravirt.machine import idt, sysenter
 from paravirt.machine.bus import MmioBus
 from paravirt.machine.vcpu import Vcpu
 
@@ -92,6 +92,11 @@ class Dispatcher:
         """Whether this platform leaves external interrupts to the guest's IDT."""
         return self._interrupt is idt.interrupt
 
+    @property
+    def native_sysenter(self) -> bool:
+        """Whether this platform leaves SYSENTER to the CPU."""
+        return self._sysenter is sysenter.sysenter
+
     def exception(self, vector: int, error: int, software: bool) -> None:
         vcpu = self.vcpu
         handler = (self._software if software else self._exceptions)[vector]
@@ -128,7 +133,8 @@ class Dispatcher:
         return self._cpuid(self.vcpu, leaf, subleaf)  # type: ignore[no-any-return]
 
     def sysenter(self) -> None:
-        self.traps += 1
+        if self._sysenter is not sysenter.sysenter:  # what the CPU does by itself is no exit
+            self.traps += 1
         self._sysenter(self.vcpu)
 
     def mmio_read(self, address: int, size: int) -> int:

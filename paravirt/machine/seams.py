@@ -104,8 +104,9 @@ class Seams:
     def _msrs(self, accelerator: accel.Accelerator) -> None:
         accelerator.registers()
 
-    def _delivery(self, _: accel.Accelerator) -> None:
-        """Needs nothing but the helpers; `Engine.native_vectors` switches it on."""
+    def _delivery(self, accelerator: accel.Accelerator) -> None:
+        """`Engine.native_vectors` switches it on."""
+        accelerator.find_sysenter(self._uc)
 
     def flushes(self) -> tuple[Callable[[], None], Callable[[int], None], Callable[[int, int], None]]:
         """Functions that forget all translations, one page's, and the code made from a physical range."""
