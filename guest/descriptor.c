@@ -63,14 +63,17 @@ void cpu_init(void)
 
 void double_fault(void);
 
-/* The other task's TSS holds the registers at the fault. */
+/* The other task's TSS holds the registers at the fault. No task is current here: the stack is nobody's. */
 void double_fault(void)
 {
 	struct descriptor_table gdt;
 
 	store_gdt(&gdt);
 	printk("PANIC: double fault, gdt at %08x [%u bytes]\n", gdt.base, gdt.limit + 1u);
-	printk("eip = %08x, esp = %08x\n", cpu_tss.eip, cpu_tss.esp);
+	printk("eip = %08x, esp = %08x, eflags = %08x, cr2 = %08x\n", cpu_tss.eip, cpu_tss.esp, cpu_tss.eflags,
+	       read_cr2());
+	printk("eax = %08x, ebx = %08x, ecx = %08x, edx = %08x\n", cpu_tss.eax, cpu_tss.ebx, cpu_tss.ecx, cpu_tss.edx);
+	printk("esi = %08x, edi = %08x, ebp = %08x\n", cpu_tss.esi, cpu_tss.edi, cpu_tss.ebp);
 	panic("double fault");
 }
 

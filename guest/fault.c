@@ -60,7 +60,7 @@ s32 handle_fault(struct mm *mm, u32 address, bool write, bool execute)
 	s32 error = 0;
 
 	address = PAGE_DOWN(address);
-	if (!vma || (write && !(vma->prot & PROT_WRITE)) || (execute && nx_enabled && !(vma->prot & PROT_EXEC)))
+	if (!vma || !vma->prot || (write && !(vma->prot & PROT_WRITE)) || (execute && nx_enabled && !(vma->prot & PROT_EXEC)))
 		return -EFAULT;
 	ptep = map_pte(mm, address, true);
 	if (!ptep)
@@ -101,9 +101,11 @@ void do_page_fault(struct pt_regs *regs, u32 error)
 	}
 bad:
 	if (user_mode(regs)) {
-		printk("%s[%u]: segfault at %08x eip %08x error %x\n", task->name, task->pid, address, regs->eip,
-		       error & (FAULT_PRESENT | FAULT_WRITE | FAULT_USER));
-		do_exit(SIGSEGV);
+		if (!signal_handled(SIGSEGV))
+			printk("%s[%u]: segfault at %08x eip %08x error %x\n", task->name, task->pid, address,
+			       regs->eip, error & (FAULT_PRESENT | FAULT_WRITE | FAULT_USER));
+		force_signal(SIGSEGV, address);
+		return;
 	}
 	if (fixup_exception(regs))
 		return;

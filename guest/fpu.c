@@ -13,6 +13,8 @@
 #define CR4_OSFXSR 0x200
 #define CR4_OSXMMEXCPT 0x400
 #define MXCSR_DEFAULT 0x1f80
+#define MXCSR_WORD 6	/* of the image */
+#define MXCSR_BITS 0xffbf	/* of a CPU without DAZ: FXRSTOR refuses any other */
 
 static bool fxsr;
 
@@ -41,6 +43,34 @@ void fpu_drop(struct task *task)
 	if (task->thread.fpu_live)
 		write_cr0(read_cr0() | CR0_TS);
 	task->thread.fpu_live = task->thread.fpu_used = false;
+}
+
+/* For a signal handler, which begins with a fresh FPU: the registers go to the user's stack. */
+s32 fpu_to_user(u32 address)
+{
+	struct task *task = current;
+
+	if (task->thread.fpu_live)
+		fpu_save(task);
+	task->thread.fpu_used = false;
+	return copy_to_user((void *)address, task->thread.fpu_state, FPU_STATE_SIZE) ? -EFAULT : 0;
+}
+
+/* Back again, and nothing of the handler's own is left. 0: there were none. */
+s32 fpu_from_user(u32 address)
+{
+	struct task *task = current;
+	u32 *words = (u32 *)task->thread.fpu_state;
+
+	fpu_drop(task);
+	if (!address)
+		return 0;
+	if (copy_from_user(words, (const void *)address, FPU_STATE_SIZE))
+		return -EFAULT;
+	if (fxsr)
+		words[MXCSR_WORD] &= MXCSR_BITS;
+	task->thread.fpu_used = true;
+	return 0;
 }
 
 /* #NM: the current task wants the FPU. */

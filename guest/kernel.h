@@ -42,6 +42,7 @@ extern volatile u32 jiffies;
 extern u32 tsc_khz;
 void udelay(u32 microseconds);
 u32 current_seconds(void);
+void current_time(u32 clock, u32 time[2]);
 
 /* selftest.c */
 void selftest(const char *name, u32 got, u32 expected);
@@ -69,12 +70,16 @@ extern u32 cpu_features;
 #define ESRCH 3
 #define EINTR 4
 #define ENOEXEC 8
+#define EBADF 9
 #define ECHILD 10
 #define EAGAIN 11
 #define ENOMEM 12
 #define EFAULT 14
 #define EINVAL 22
+#define EMFILE 24
+#define EPIPE 32
 #define ENOSYS 38
+#define ERESTARTSYS 512 /* never reaches user mode: begin the call again, or -EINTR */
 
 static inline void outb(u8 value, u16 port) { __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port)); }
 static inline void outw(u16 value, u16 port) { __asm__ volatile("outw %0, %1" : : "a"(value), "Nd"(port)); }

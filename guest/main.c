@@ -2,7 +2,8 @@
 /*
  * The steps that start_kernel calls and that belong to no other file, and rest_init, where it ends: from there on
  * tasks run by themselves.
- * Options on the command line: noselftest, panic, panic=1 (start again), oops, hang, reboot, halt.
+ * Options on the command line: noselftest, init=PROGRAM, panic, panic=1 (start again), oops, doublefault, hang,
+ * reboot, halt.
  */
 #include "sched.h"
 
@@ -29,6 +30,24 @@ bool command_line_has(const char *word)
 		at = *end ? end + 1 : end;
 	}
 	return false;
+}
+
+/* The program that process 1 becomes. */
+static const char *init_program(void)
+{
+	static char name[32] = "/init";
+	const char *at = command_line;
+
+	for (; *at; at++)
+		if ((at == command_line || at[-1] == ' ') && !memcmp(at, "init=", 5)) {
+			u32 length = 0;
+
+			for (at += 5; at[length] && at[length] != ' '; length++)
+				;
+			strncpy_end(name, at, min(length + 1, (u32)sizeof(name)));
+			break;
+		}
+	return name;
 }
 
 void early_cpu_init(void)
@@ -129,6 +148,13 @@ static void oops_thread(u32 argument)
 	*(volatile u32 *)4 = 0;
 }
 
+/* Without a stack the page fault of the push cannot be delivered either. */
+static void double_fault_thread(u32 argument)
+{
+	(void)argument;
+	__asm__ volatile("movl %0, %%esp\n\tpushl $0" : : "r"(fix_to_va(FIX_HOLE)) : "memory");
+}
+
 /* Process 1: the kernel's own tests, then the first user program, on this very stack. */
 static void kernel_init(u32 argument)
 {
@@ -139,6 +165,8 @@ static void kernel_init(u32 argument)
 	call_slot(smp_ops[SMP_CPUS_DONE], 1, 0);
 	if (command_line_has("oops"))
 		kernel_thread(oops_thread, 0, "oops");
+	if (command_line_has("doublefault"))
+		kernel_thread(double_fault_thread, 0, "doublefault");
 	if (!command_line_has("noselftest")) {
 		test_kernel_threads();
 		kernel_selftests();
@@ -147,8 +175,8 @@ static void kernel_init(u32 argument)
 		machine_restart();
 	if (command_line_has("halt"))
 		machine_halt();
-	printk("Running /init\n");
-	error = do_execve(task_regs(current), "/init", command_line_has("noselftest") ? "noselftest" : "");
+	printk("Running %s\n", init_program());
+	error = do_execve(task_regs(current), init_program(), command_line_has("noselftest") ? "noselftest" : "");
 	if (error)
 		panic("No init found (error %d).", error);
 	return_to_user(task_regs(current));

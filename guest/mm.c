@@ -107,13 +107,24 @@ void switch_mm(struct mm *next)
 	restore_fl(flags);
 }
 
+/* Whether nothing else lies where the heap would be. */
+static bool heap_fits(const struct mm *mm, u32 end)
+{
+	u32 i;
+
+	for (i = 0; i < mm->nr_vmas; i++)
+		if (mm->vmas[i].start > mm->start_brk && mm->vmas[i].start < end)
+			return false;
+	return end <= STACK_TOP - STACK_SIZE - PAGE_SIZE;
+}
+
 /* The new break; the old one if `brk` is out of bounds. The heap is an area of its own, empty at first. */
 s32 set_brk(struct mm *mm, u32 brk)
 {
 	struct vma *heap = find_vma(mm, mm->start_brk);
 	u32 end = PAGE_ALIGN(brk);
 
-	if (brk < mm->start_brk || end > STACK_TOP - STACK_SIZE - PAGE_SIZE)
+	if (brk < mm->start_brk || brk > TASK_SIZE || !heap_fits(mm, end))
 		return (s32)mm->brk;
 	if (end < PAGE_ALIGN(mm->brk))
 		clear_range(mm, end, PAGE_ALIGN(mm->brk), true);

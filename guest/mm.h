@@ -16,6 +16,7 @@
 #define _PAGE_ACCESSED 0x020
 #define _PAGE_DIRTY 0x040
 #define _PAGE_GLOBAL 0x100
+#define _PAGE_PROTNONE 0x100 /* without _PAGE_PRESENT: a page is kept here, and nobody may touch it */
 #define _PAGE_NX (1ULL << 63)
 #define _PAGE_TABLE 0x067
 #define PTE_ADDRESS 0x0000000ffffff000ULL
@@ -46,7 +47,7 @@ struct page {
 
 enum { PROT_READ = 1, PROT_WRITE = 2, PROT_EXEC = 4 };
 #define VMA_COMPARABLE 1 /* the contents are the same in every run of every backend */
-#define NR_VMAS 6
+#define NR_VMAS 16
 
 struct vma {
 	u32 start, end, prot, flags;
@@ -113,6 +114,7 @@ s32 pgd_alloc(struct mm *mm);
 void pgd_free(struct mm *mm);
 u64 page_protection(u32 prot, bool writable);
 void clear_range(struct mm *mm, u32 start, u32 end, bool flush);
+void protect_range(struct mm *mm, const struct vma *vma);
 s32 copy_range(struct mm *to, struct mm *from, const struct vma *vma);
 
 /* mm.c: address spaces */
@@ -125,6 +127,11 @@ struct vma *find_vma(struct mm *mm, u32 address);
 void switch_mm(struct mm *next);
 s32 set_brk(struct mm *mm, u32 brk);
 
+/* mmap.c */
+s32 do_mmap(struct mm *mm, u32 start, u32 length, u32 prot, u32 flags);
+s32 do_munmap(struct mm *mm, u32 start, u32 length);
+s32 do_mprotect(struct mm *mm, u32 start, u32 length, u32 prot);
+
 /* fault.c */
 s32 handle_fault(struct mm *mm, u32 address, bool write, bool execute);
 bool fixup_exception(struct pt_regs *regs);
@@ -132,6 +139,7 @@ u32 copy_from_user(void *to, const void *from, u32 n);	/* bytes not copied */
 u32 copy_to_user(void *to, const void *from, u32 n);
 s32 string_from_user(char *to, const char *from, u32 room);
 
+static inline bool has_page(u64 pte) { return pte & (_PAGE_PRESENT | _PAGE_PROTNONE); }
 static inline u64 pte_of(const void *page, u64 flags) { return make_pte(pa(page) | flags); }
 
 #endif

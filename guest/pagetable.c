@@ -49,6 +49,8 @@ u64 page_protection(u32 prot, bool writable)
 {
 	u64 flags = _PAGE_PRESENT | _PAGE_USER | _PAGE_ACCESSED;
 
+	if (!prot)
+		return _PAGE_PROTNONE;
 	if (writable && prot & PROT_WRITE)
 		flags |= _PAGE_RW | _PAGE_DIRTY;
 	if (nx_enabled && !(prot & PROT_EXEC))
@@ -126,13 +128,46 @@ void clear_range(struct mm *mm, u32 start, u32 end, bool flush)
 		if (!ptep)
 			continue;
 		pte = pte_val(*ptep);
-		if (pte & _PAGE_PRESENT) {
+		if (has_page(pte)) {
 			pte_clear(mm, address, ptep);
 			if (flush)
 				flush_tlb_single(address);
 			set_lazy_mode(LAZY_FLUSH);	/* the page may have a new owner at once */
 			put_page(va(pte & PTE_ADDRESS));
 		}
+		unmap_pte(ptep);
+	}
+	set_lazy_mode(LAZY_NONE);
+}
+
+/* The entry, which is empty afterwards. The CPU may set its dirty bit until the low half is gone. */
+static u64 take_pte(struct mm *mm, u32 address, u64 *ptep)
+{
+	u32 *half = (u32 *)ptep;
+	u32 low = 0, high;
+
+	__asm__ volatile("xchgl %0, %1" : "+r"(low), "+m"(half[0]) : : "memory");
+	high = half[1];
+	half[1] = 0;
+	pte_update(mm, address, ptep);
+	return pte_val((u64)high << 32 | low);
+}
+
+/* Give the pages of an area its rights. A page that a fork shares stays read-only. The caller flushes the TLB. */
+void protect_range(struct mm *mm, const struct vma *vma)
+{
+	u32 address;
+
+	set_lazy_mode(LAZY_MMU);
+	for (address = vma->start; address < vma->end; address += PAGE_SIZE) {
+		u64 *ptep = map_pte(mm, address, false);
+		void *page;
+
+		if (!ptep || !has_page(pte_val(*ptep)))
+			continue;
+		page = va(take_pte(mm, address, ptep) & PTE_ADDRESS);
+		set_pte_at(mm, address, ptep,
+			   pte_of(page, page_protection(vma->prot, va_to_page(page)->count == 1)));
 		unmap_pte(ptep);
 	}
 	set_lazy_mode(LAZY_NONE);
@@ -149,7 +184,7 @@ s32 copy_range(struct mm *to, struct mm *from, const struct vma *vma)
 		u64 *source = map_pte(from, address, false), *target;
 		u64 pte = source ? pte_val(*source) : 0;
 
-		if (!(pte & _PAGE_PRESENT))
+		if (!has_page(pte))
 			continue;
 		target = map_pte(to, address, true);
 		if (!target) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Tasks come and go: kernel threads, fork, exit, wait, signals that kill. */
+/* Tasks come and go: kernel threads, fork, exit, wait, kill. */
 #include "sched.h"
 
 #define WNOHANG 1
@@ -105,6 +105,9 @@ s32 do_fork(struct pt_regs *regs)
 	child->thread.iopl = parent->thread.iopl;
 	child->thread.fpu_used = parent->thread.fpu_used;
 	memcpy(child->thread.fpu_state, parent->thread.fpu_state, sizeof(child->thread.fpu_state));
+	memcpy(child->actions, parent->actions, sizeof(child->actions));
+	child->blocked = parent->blocked;
+	copy_files(child, parent);
 	child_regs = task_regs(child);
 	*child_regs = *regs;
 	child_regs->eax = 0;
@@ -139,6 +142,7 @@ void do_exit(u32 status)
 	fpu_drop(task);
 	task->mm = NULL;
 	irq_enable();
+	close_files(task);
 	if (mm)
 		mm_free(mm);
 	irq_disable();
@@ -177,15 +181,15 @@ s32 do_wait(s32 pid, u32 *status_user, u32 options)
 				return -EFAULT;
 			return (s32)child_pid;
 		}
-		if (children && !(options & WNOHANG) && !current->signal)
+		if (children && !(options & WNOHANG) && !signal_pending(current))
 			sleep_on(&child_exits, 0);
 		restore_fl(flags);
 		if (!children)
 			return -ECHILD;
 		if (options & WNOHANG)
 			return 0;
-		if (current->signal)
-			return -EINTR;
+		if (signal_pending(current))
+			return -ERESTARTSYS;
 	}
 }
 
@@ -195,17 +199,9 @@ s32 do_kill(s32 pid, u32 signal)
 
 	if (!task || !task->mm)
 		return -ESRCH;
-	if (signal > 31)
+	if (signal >= NR_SIGNALS)
 		return -EINVAL;
-	if (signal) {
-		task->signal = signal;
-		wake_up_task(task);
-	}
+	if (signal)
+		send_signal(task, signal);
 	return 0;
-}
-
-/* On the way back to user mode. There are no handlers: every signal kills. */
-void do_signal(void)
-{
-	do_exit(current->signal);
 }

@@ -32,7 +32,7 @@ static struct task *pick_next(struct task *prev)
 	return &init_task;
 }
 
-static void load_segments(struct thread *thread)
+void load_segments(struct thread *thread)
 {
 	/* LDT selectors may be stale; the null selector is what an invalid one becomes. */
 	__asm__ volatile("1:\tmovw %[fs], %%fs\n2:\tmovw %[gs], %%gs\n3:\n"
@@ -55,12 +55,12 @@ static void context_switch(struct task *prev, struct task *next)
 	set_lazy_mode(LAZY_CPU);
 	if (next->mm)
 		switch_mm(next->mm);
+	if (from->fpu_live)
+		fpu_save(prev);
 	load_esp0(&cpu_tss, to);
 	load_tls(to, 0);
 	if (from->iopl != to->iopl)
 		set_iopl_mask(to->iopl);
-	if (from->fpu_live)
-		fpu_save(prev);
 	set_lazy_mode(LAZY_NONE);
 	load_segments(to);
 	switch_stacks(&from->esp, to->esp);
@@ -89,6 +89,15 @@ static void need_resched(void)
 	thread_info()->flags |= TIF_NEED_RESCHED;
 }
 
+/* Whether the task has a signal to take on its way back to user mode. */
+void update_signal_flag(struct task *task)
+{
+	if (signal_pending(task))
+		info_of(task)->flags |= TIF_SIGPENDING;
+	else
+		info_of(task)->flags &= ~(u32)TIF_SIGPENDING;
+}
+
 void wake_up_task(struct task *task)
 {
 	u32 flags = irq_save();
@@ -99,8 +108,6 @@ void wake_up_task(struct task *task)
 		if (current == &init_task)
 			need_resched();
 	}
-	if (task->signal)
-		info_of(task)->flags |= TIF_SIGPENDING;
 	restore_fl(flags);
 }
 
@@ -127,7 +134,7 @@ void schedule_timeout(u32 ticks)
 	u32 flags = irq_save();
 	struct task *task = current;
 
-	if (!task->signal) {
+	if (!signal_pending(task)) {
 		task->state = TASK_SLEEPING;
 		task->wake_at = ticks ? (jiffies + ticks) | 1 : 0;
 		schedule();

@@ -10,6 +10,8 @@ struct pt_regs {
 	u32 ebx, ecx, edx, esi, edi, ebp, eax, ds, es, orig_eax, eip, cs, eflags, esp, ss;
 };
 
+#define FPU_STATE_SIZE 512 /* FXSAVE's image */
+
 /* Ref: Linux 2.6.23, include/asm-i386/processor.h: ops read the first three members. */
 struct thread {
 	u64 tls[3];
@@ -19,13 +21,27 @@ struct thread {
 	u32 iopl; /* bits 12 and 13 of EFLAGS */
 	bool fpu_used;	/* fpu_state is worth restoring */
 	bool fpu_live;	/* the FPU holds this task's state, CR0.TS is clear */
-	u8 fpu_state[512] aligned(16);
+	u8 fpu_state[FPU_STATE_SIZE] aligned(16);
 };
+
+#define NR_FILES 16
+
+struct file;
 
 enum { TASK_UNUSED, TASK_RUNNING, TASK_SLEEPING, TASK_ZOMBIE };
 
+/* Of one signal: what sigaction has set. */
+struct signal_action {
+	u32 handler, flags, restorer, mask;
+};
+#define NR_SIGNALS 32
+
 struct task {
-	u32 pid, state, exit_code, signal;
+	u32 pid, state, exit_code;
+	u32 pending, blocked;	/* bit n - 1 per signal */
+	struct signal_action actions[NR_SIGNALS];
+	u32 fault_address;	/* of the last fault that became a signal */
+	struct file *files[NR_FILES];
 	u32 slice, wake_at;	/* ticks; 0: no time-out */
 	struct task *parent;
 	struct mm *mm;		/* NULL for a kernel thread */
@@ -48,6 +64,8 @@ struct thread_info {
 #define SIGFPE 8
 #define SIGKILL 9
 #define SIGSEGV 11
+#define SIGPIPE 13
+#define SIGCHLD 17
 
 struct wait_queue {
 	u32 waiting; /* bit per task slot */
@@ -75,6 +93,8 @@ _Static_assert(offsetof(struct thread, esp0) == 24, "ops know struct thread");
 extern struct task tasks[NR_TASKS], init_task;
 extern struct tss cpu_tss;
 void sched_init(void);
+void load_segments(struct thread *thread);
+void update_signal_flag(struct task *task);
 void schedule(void);
 void schedule_timeout(u32 ticks);
 void scheduler_tick(bool user);
@@ -91,7 +111,28 @@ s32 do_fork(struct pt_regs *regs);
 s32 do_wait(s32 pid, u32 *status_user, u32 options);
 void do_exit(u32 status) noreturn;
 s32 do_kill(s32 pid, u32 signal);
+
+/* signal.c */
+static inline bool signal_pending(const struct task *task) { return task->pending & ~task->blocked; }
+void send_signal(struct task *task, u32 signal);
+bool signal_handled(u32 signal);
+void force_signal(u32 signal, u32 address);
+void signals_of_new_program(struct task *task);
 void do_signal(void);
+s32 sys_sigaction(u32 signal, void *action, void *old);
+s32 sys_rt_sigaction(u32 signal, void *action, void *old, u32 set_size);
+s32 sys_sigreturn(struct pt_regs *regs);
+s32 sys_rt_sigreturn(struct pt_regs *regs);
+
+/* pipe.c */
+void files_of_first_program(struct task *task);
+void copy_files(struct task *to, const struct task *from);
+void close_files(struct task *task);
+s32 do_read(u32 fd, u32 buffer, u32 length);
+s32 do_write(u32 fd, u32 buffer, u32 length);
+s32 do_close(u32 fd);
+s32 do_dup2(u32 from, u32 to);
+s32 do_pipe(u32 *fds_user);
 
 /* exec.c */
 s32 do_execve(struct pt_regs *regs, const char *name, const char *argument);
@@ -107,6 +148,8 @@ void fpu_init(void);
 void fpu_save(struct task *task);
 void fpu_drop(struct task *task);
 void math_state_restore(void);
+s32 fpu_to_user(u32 address);
+s32 fpu_from_user(u32 address);
 
 /* descriptor.c */
 s32 sys_modify_ldt(u32 function, void *pointer, u32 size);
@@ -126,7 +169,7 @@ void timer_interrupt(struct pt_regs *regs);
 extern u64 cpu_gdt_table[GDT_ENTRIES];
 
 /* sysenter.c */
-extern u32 sysenter_cs, vsyscall_address;
+extern u32 sysenter_cs, vsyscall_address, vdso_at, vdso_sigreturn_at, vdso_rt_sigreturn_at;
 void sysenter_init(void);
 
 /* syscall.c */

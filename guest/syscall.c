@@ -28,32 +28,55 @@ static s32 sys_fork(struct pt_regs *regs, u32 a, u32 b, u32 c)
 
 static s32 sys_read(struct pt_regs *regs, u32 fd, u32 buffer, u32 length)
 {
-	char text[128];
-	s32 n;
-
 	(void)regs;
-	if (fd)
-		return -EINVAL;
-	n = console_read(text, min(length, (u32)sizeof(text)));
-	return n > 0 && copy_to_user((void *)buffer, text, (u32)n) ? -EFAULT : n;
+	return do_read(fd, buffer, length);
 }
 
-/* To the console as it is; a stamp would tear the program's lines. */
 static s32 sys_write(struct pt_regs *regs, u32 fd, u32 buffer, u32 length)
 {
-	char text[128];
-	u32 done, n;
-
 	(void)regs;
-	if (fd != 1 && fd != 2)
-		return -EINVAL;
-	for (done = 0; done < length; done += n) {
-		n = min(length - done, (u32)sizeof(text));
-		if (copy_from_user(text, (const void *)(buffer + done), n))
-			return done ? (s32)done : -EFAULT;
-		console_write(text, n);
-	}
-	return (s32)done;
+	return do_write(fd, buffer, length);
+}
+
+static s32 sys_close(struct pt_regs *regs, u32 fd, u32 b, u32 c)
+{
+	(void)regs, (void)b, (void)c;
+	return do_close(fd);
+}
+
+static s32 sys_pipe(struct pt_regs *regs, u32 fds, u32 b, u32 c)
+{
+	(void)regs, (void)b, (void)c;
+	return do_pipe((u32 *)fds);
+}
+
+static s32 sys_dup2(struct pt_regs *regs, u32 from, u32 to, u32 c)
+{
+	(void)regs, (void)c;
+	return do_dup2(from, to);
+}
+
+static s32 sys_call_sigaction(struct pt_regs *regs, u32 signal, u32 action, u32 old)
+{
+	(void)regs;
+	return sys_sigaction(signal, (void *)action, (void *)old);
+}
+
+static s32 sys_call_rt_sigaction(struct pt_regs *regs, u32 signal, u32 action, u32 old)
+{
+	return sys_rt_sigaction(signal, (void *)action, (void *)old, regs->esi);
+}
+
+static s32 sys_call_sigreturn(struct pt_regs *regs, u32 a, u32 b, u32 c)
+{
+	(void)a, (void)b, (void)c;
+	return sys_sigreturn(regs);
+}
+
+static s32 sys_call_rt_sigreturn(struct pt_regs *regs, u32 a, u32 b, u32 c)
+{
+	(void)a, (void)b, (void)c;
+	return sys_rt_sigreturn(regs);
 }
 
 static s32 sys_waitpid(struct pt_regs *regs, u32 pid, u32 status, u32 options)
@@ -108,7 +131,7 @@ static s32 sys_getppid(struct pt_regs *regs, u32 a, u32 b, u32 c)
 static s32 sys_pause(struct pt_regs *regs, u32 a, u32 b, u32 c)
 {
 	(void)regs, (void)a, (void)b, (void)c;
-	while (!current->signal)
+	while (!signal_pending(current))
 		schedule_timeout(0);
 	return -EINTR;
 }
@@ -123,6 +146,45 @@ static s32 sys_brk(struct pt_regs *regs, u32 a, u32 b, u32 c)
 {
 	(void)regs, (void)b, (void)c;
 	return set_brk(current->mm, a);
+}
+
+/* The old call: its arguments stand in memory. */
+static s32 sys_old_mmap(struct pt_regs *regs, u32 pointer, u32 b, u32 c)
+{
+	u32 words[6];
+
+	(void)regs, (void)b, (void)c;
+	if (copy_from_user(words, (const void *)pointer, sizeof(words)))
+		return -EFAULT;
+	return do_mmap(current->mm, words[0], words[1], words[2], words[3]);
+}
+
+static s32 sys_mmap2(struct pt_regs *regs, u32 start, u32 length, u32 prot)
+{
+	return do_mmap(current->mm, start, length, prot, regs->esi);
+}
+
+static s32 sys_munmap(struct pt_regs *regs, u32 start, u32 length, u32 c)
+{
+	(void)regs, (void)c;
+	return do_munmap(current->mm, start, length);
+}
+
+static s32 sys_mprotect(struct pt_regs *regs, u32 start, u32 length, u32 prot)
+{
+	(void)regs;
+	return do_mprotect(current->mm, start, length, prot);
+}
+
+static s32 sys_clock_gettime(struct pt_regs *regs, u32 clock, u32 pointer, u32 c)
+{
+	u32 time[2];
+
+	(void)regs, (void)c;
+	if (clock > 1)
+		return -EINVAL;
+	current_time(clock, time);
+	return copy_to_user((void *)pointer, time, sizeof(time)) ? -EFAULT : 0;
 }
 
 static s32 sys_reboot(struct pt_regs *regs, u32 magic1, u32 magic2, u32 command)
@@ -172,7 +234,7 @@ static s32 sys_nanosleep(struct pt_regs *regs, u32 request, u32 remaining, u32 c
 	if (time[0] > 1000000 || time[1] >= 1000000000)
 		return -EINVAL;
 	schedule_timeout(time[0] * HZ + (time[1] + 1000000000 / HZ - 1) / (1000000000 / HZ) + 1);
-	return current->signal ? -EINTR : 0;
+	return signal_pending(current) ? -EINTR : 0;
 }
 
 static s32 sys_call_set_thread_area(struct pt_regs *regs, u32 pointer, u32 b, u32 c)
@@ -202,20 +264,32 @@ static const struct {
 	{ 2, sys_fork },
 	{ 3, sys_read },
 	{ 4, sys_write },
+	{ 6, sys_close },
 	{ 7, sys_waitpid },
 	{ 11, sys_execve },
 	{ 13, sys_time },
 	{ 20, sys_getpid },
 	{ 29, sys_pause },
 	{ 37, sys_kill },
+	{ 42, sys_pipe },
 	{ 45, sys_brk },
+	{ 63, sys_dup2 },
 	{ 64, sys_getppid },
+	{ 67, sys_call_sigaction },
 	{ 88, sys_reboot },
+	{ 90, sys_old_mmap },
+	{ 91, sys_munmap },
 	{ 110, sys_call_iopl },
+	{ 119, sys_call_sigreturn },
 	{ 123, sys_call_modify_ldt },
+	{ 125, sys_mprotect },
 	{ 158, sys_sched_yield },
 	{ 162, sys_nanosleep },
+	{ 173, sys_call_rt_sigreturn },
+	{ 174, sys_call_rt_sigaction },
+	{ 192, sys_mmap2 },
 	{ 243, sys_call_set_thread_area },
+	{ 265, sys_clock_gettime },
 	{ SYS_SELFTEST, sys_selftest },
 };
 

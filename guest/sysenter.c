@@ -12,11 +12,11 @@
 
 extern void sysenter_entry(void);
 extern u8 vsyscall_int80[], vsyscall_int80_end[], vsyscall_sysenter[], vsyscall_sysenter_return[],
-	vsyscall_sysenter_end[];
+	vsyscall_sysenter_end[], vdso_image[], vdso_image_end[], vdso_entry[], vdso_sigreturn[], vdso_rt_sigreturn[];
 
 u32 sysenter_return;	/* where SYSEXIT goes; entry.S puts it into the frame */
 u32 sysenter_cs;	/* of every thread; 0: no sysenter */
-u32 vsyscall_address;
+u32 vsyscall_address, vdso_at, vdso_sigreturn_at, vdso_rt_sigreturn_at;	/* where programs see them */
 
 static bool enable_sysenter(void)
 {
@@ -35,16 +35,21 @@ static bool enable_sysenter(void)
 /* From check_bugs. Interrupts are on. */
 void sysenter_init(void)
 {
-	u8 *page = get_page();
+	u8 *page = get_page(), *entry;
 
 	if (!page)
 		panic("no memory for the vsyscall page");
-	vsyscall_address = fix_to_va(FIX_VSYSCALL);
+	memcpy(page, vdso_image, (u32)(vdso_image_end - vdso_image));
+	vdso_at = fix_to_va(FIX_VSYSCALL);
+	vsyscall_address = vdso_at + (u32)(vdso_entry - vdso_image);
+	vdso_sigreturn_at = vdso_at + (u32)(vdso_sigreturn - vdso_image);
+	vdso_rt_sigreturn_at = vdso_at + (u32)(vdso_rt_sigreturn - vdso_image);
+	entry = page + (vdso_entry - vdso_image);
 	if (enable_sysenter()) {
-		memcpy(page, vsyscall_sysenter, (u32)(vsyscall_sysenter_end - vsyscall_sysenter));
+		memcpy(entry, vsyscall_sysenter, (u32)(vsyscall_sysenter_end - vsyscall_sysenter));
 		sysenter_return = vsyscall_address + (u32)(vsyscall_sysenter_return - vsyscall_sysenter);
 	} else {
-		memcpy(page, vsyscall_int80, (u32)(vsyscall_int80_end - vsyscall_int80));
+		memcpy(entry, vsyscall_int80, (u32)(vsyscall_int80_end - vsyscall_int80));
 	}
 	set_fixmap(FIX_VSYSCALL, pa(page), _PAGE_PRESENT | _PAGE_USER | _PAGE_ACCESSED);
 }

@@ -54,6 +54,14 @@ u32 current_seconds(void)
 	return boot_seconds + (u32)div64_32(sched_clock() - boot_clock, NS_PER_SECOND, NULL);
 }
 
+/* Seconds and nanoseconds since 1970 (`clock` 0) or since the clock began. */
+void current_time(u32 clock, u32 time[2])
+{
+	u64 now = sched_clock() - (clock ? 0 : boot_clock);
+
+	time[0] = (u32)div64_32(now, NS_PER_SECOND, &time[1]) + (clock ? 0 : boot_seconds);
+}
+
 void udelay(u32 microseconds)
 {
 	u64 cycles = (u64)microseconds * tsc_khz, start = read_tsc();

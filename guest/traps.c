@@ -23,8 +23,10 @@ static void trap(struct pt_regs *regs, u32 error, u32 signal, const char *what)
 	if (user_mode(regs)) {
 		struct task *task = current;
 
-		printk("%s[%u]: %s at eip %08x error %x\n", task->name, task->pid, what, regs->eip, error);
-		do_exit(signal);
+		if (!signal_handled(signal))
+			printk("%s[%u]: %s at eip %08x error %x\n", task->name, task->pid, what, regs->eip, error);
+		force_signal(signal, regs->eip);
+		return;
 	}
 	if (!fixup_exception(regs))
 		die(what, regs, error);

@@ -64,6 +64,51 @@ def test_the_end_state_holds_what_it_should() -> None:
     assert any(row["prot"] & 0b1110 == 0b1000 and "sha256" in row for row in user), "no data that a fork shares"
 
 
+def test_programs_find_what_unix_has() -> None:
+    """Pipes, handlers, mappings and the vDSO, each with its errors, from user mode."""
+    record, console = booted("patched")
+    assert record.end_state is not None
+    assert {"pipes", "pipe errors", "signal handlers", "fault handlers", "interrupted system calls",
+            "bad signal frames", "mmap", "mprotect", "munmap", "vdso"} <= set(record.end_state["selftest"])
+    assert "vdso: nosegneg clear" in console.splitlines(), "segments reach 4 GiB on bare hardware"
+    assert console.count("bad frame for the return") == 3, "a lost stack segment; bad CS and SS in a signal frame"
+
+
+BENCHMARKS = ("null syscall", "null syscall (vdso)", "signal", "fork", "fork+exec", "context switch", "pipe latency",
+              "page fault", "protection fault", "mmap")
+
+
+def run_with(append: str) -> tuple[Record, str]:
+    output = bytearray()
+    record = boot(None, BootOptions(append=append), Console(output.extend))
+    return record, output.decode()
+
+
+def test_the_benchmark_is_deterministic() -> None:
+    record, console = run_with("noselftest init=/bench")
+    assert record.outcome.kind == "poweroff", record.outcome.reason
+    times = dict(re.findall(r"^bench: (.*) [1-9]\d* operations, (\d+) ns each\r$", console, re.MULTILINE))
+    assert tuple(times) == BENCHMARKS
+    cost = {name: int(ns) for name, ns in times.items()}
+    assert 0 < cost["context switch"] < cost["pipe latency"] / 2
+    assert cost["null syscall"] < cost["signal"] < cost["fork"] < cost["fork+exec"]
+    assert cost["page fault"] < cost["mmap"], "four pages of it are touched"
+    again, same = run_with("noselftest init=/bench")
+    assert (same, again.repeatable()) == (console, record.repeatable())
+
+
+def test_a_double_fault_ends_in_its_task() -> None:
+    """A push without a stack: the page fault cannot be delivered, and another task's stack tells of it."""
+    record, console = run_with("doublefault")
+    assert (record.outcome.kind, record.exit_code) == ("crash", 70)
+    assert "kernel panic: double fault" in record.outcome.reason
+    assert re.search(r"eip = c01[0-9a-f]{5}, esp = fffff000, eflags = [0-9a-f]{8}, cr2 = ffffeffc", console)
+
+
+def test_a_missing_program_is_told() -> None:
+    assert "No init found (error -2)" in run_with("noselftest init=/none")[0].outcome.reason
+
+
 def test_the_log_reads_like_linux() -> None:
     console = booted("patched")[1]
     assert re.search(r"^\[    0\.000000\]  BIOS-e820: 0+ - 0+9fc00 \(usable\)", console, re.MULTILINE)

@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The first program. It tests the kernel from user mode, leaves one child behind that sleeps for ever, so that
- * more than one address space is alive at the end, and exits with 0 if every test passed.
+ * The first program. As /init it tests the kernel from user mode, leaves one child behind that sleeps for ever, so
+ * that more than one address space is alive at the end, and exits with 0 if every test passed. As /bench it measures.
  */
 #include "user.h"
-
-#define AT_SYSINFO 32
 
 int main(int argc, char **argv);
 u32 failures, vsyscall;
@@ -47,13 +45,33 @@ void sleep_ms(u32 ms)
 	nanosleep(request);
 }
 
-static bool is(const char *a, const char *b)
+void print(const char *text)
+{
+	u32 length = 0;
+
+	while (text[length])
+		length++;
+	write(1, text, length);
+}
+
+bool same(const char *a, const char *b)
 {
 	while (*a && *a == *b) {
 		a++;
 		b++;
 	}
 	return *a == *b;
+}
+
+s32 set_handler(u32 signal, handler function, u32 flags)
+{
+	const u32 old[4] = { (u32)function, 0, flags, 0 }, new[5] = { (u32)function, flags, 0, 0, 0 };
+	s32 result;
+
+	if (!(flags & SA_SIGINFO))
+		return syscall3(67, signal, (u32)old, 0);
+	__asm__ volatile("int $0x80" : "=a"(result) : "0"(174), "b"(signal), "c"(new), "d"(0), "S"(8) : "memory");
+	return result;
 }
 
 static void leave_a_child(void)
@@ -65,7 +83,7 @@ static void leave_a_child(void)
 }
 
 /* argv, NULL, the environment, NULL, pairs of key and value. */
-static u32 auxiliary(char **argv, u32 key)
+u32 auxiliary(char **argv, u32 key)
 {
 	u32 *word = (u32 *)argv;
 
@@ -82,7 +100,9 @@ static u32 auxiliary(char **argv, u32 key)
 int main(int argc, char **argv)
 {
 	vsyscall = auxiliary(argv, AT_SYSINFO);
-	if (argc > 1 && is(argv[1], "child"))	/* what the exec test runs */
+	if (same(argv[0], "/bench"))
+		return bench_main();
+	if (argc > 1 && same(argv[1], "child"))	/* what the exec test runs */
 		return getpid() > 1 ? 42 : 1;
 	if (argc < 2) {
 		test_processes();
@@ -90,6 +110,10 @@ int main(int argc, char **argv)
 		test_faults();
 		test_segments();
 		test_fpu();
+		test_signals();
+		test_pipes();
+		test_mappings();
+		test_vdso(argv);
 	}
 	leave_a_child();
 	return failures != 0;

@@ -87,7 +87,7 @@ void test_processes(void)
 	check("unknown system call", (u32)syscall3(399, 0, 0, 0), (u32)-38);
 	check("write: bad pointer", (u32)write(1, (void *)0x1000, 8), (u32)-EBADADDR);
 	check("write: kernel pointer", (u32)write(1, (void *)0xc0100000, 8), (u32)-EBADADDR);
-	check("write: bad descriptor", (u32)write(7, "x", 1), (u32)-22);
+	check("write: bad descriptor", (u32)write(7, "x", 1), (u32)-9);
 	check("kill: no process", (u32)kill(1000, 9), (u32)-3);
 	passed("system call errors");
 	test_vsyscall();
