@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from types import MappingProxyType
 
 from paravirt.api import (
     PC_EXITS,
@@ -26,6 +27,13 @@ class Native(Backend):
 
     name = "native"
     summary = "bare hardware: an i386 PC"
+    absent = MappingProxyType({
+        "apic": "the machine has no local APIC",
+        "smp": "the machine has one CPU",
+        "flush_tlb_others": "the machine has one CPU",
+        "alloc_pd_clone": "for kernels without PAE",
+        "read_pmc": "the CPU has no performance counters",
+    })
 
     @hookimpl
     def paravirt_probe(self, kernel: KernelInfo) -> Verdict:
