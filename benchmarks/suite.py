@@ -47,7 +47,7 @@ class Trip(NamedTuple):
 TRIPS: Mapping[str, Trip] = {
     "exception": Trip("UD2 in ring 3, handler, IRET", 200_000, 200_000),
     "int80": Trip("INT 80h in ring 3, handler, IRET", 200_000, 200_000),
-    "sysenter": Trip("SYSENTER, handler, SYSEXIT", 20_000, 1_000_000),
+    "sysenter": Trip("SYSENTER, handler, SYSEXIT", 400_000, 1_000_000),
     "pagefault": Trip("page fault in ring 3, PTE written, INVLPG, IRET", 150_000, 150_000),
     "cr3": Trip("CR3 written, 16 pages read", 60_000, 60_000),
     "out": Trip("OUT to port 80h", 200_000, 3_000_000),
