@@ -80,7 +80,8 @@ def _break(op: str, how: str) -> Callable[[Bench], None]:
         else:
             if how == DECLARED:
                 results = (0, 2)[: slot.info.result_words]
-                register = next(each for each in (1, 2, 0) if not slot.clobbers & CLOBBERS[each] and each not in results)
+                kept = [each for each in (1, 2, 0) if not slot.clobbers & CLOBBERS[each]]
+                register = next(each for each in kept if each not in results)
             else:
                 register = CALLEE_SAVED[slot.number % len(CALLEE_SAVED)]
             spoil = bytes([0xB8 | register]) + struct.pack("<I", 0x0BADC0DE)
@@ -155,7 +156,8 @@ def test_absent_ops_do_not_apply() -> None:
 
 def test_the_report_has_a_line_for_each_op() -> None:
     rows = [Result("clts", "a", Verdict.PASS), Result("clts", "b", Verdict.FAIL, "CR0: expected 1, got 2"),
-            Result("halt", "c", Verdict.MISSING, "no implementation"), Result("cpu_up", "d", Verdict.NOT_APPLICABLE, "x")]
+            Result("halt", "c", Verdict.MISSING, "no implementation"),
+            Result("cpu_up", "d", Verdict.NOT_APPLICABLE, "x")]
     assert list(by_op(rows)) == ["clts", "halt", "cpu_up"]
     assert report(rows) == [
         "clts                     fail            2 cases  b: CR0: expected 1, got 2",
