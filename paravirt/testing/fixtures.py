@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from inspect import Parameter, Signature
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -81,13 +82,16 @@ class OpRecorder:
 
 
 def _noting(calls: list[tuple[str, tuple[int, ...]]], name: str) -> Any:
-    """A pluggy wrapper that takes the op's arguments by name, as pluggy wants to read them off its signature."""
-    names = [param.name for param in op_infos()[name].params]
-    noted = "".join(each + ", " for each in names)
-    source = f"def {name}({', '.join(names)}):\n    note(({noted}))\n    return (yield)\n"
-    scope: dict[str, Any] = {"note": lambda arguments: calls.append((name, arguments))}
-    exec(source, scope)  # pluggy passes only what a function's own signature names
-    return scope[name]
+    """A pluggy wrapper that takes the op's arguments by name: pluggy reads the names off its signature."""
+
+    def wrapper(*arguments: int) -> Generator[None, Any, Any]:
+        calls.append((name, arguments))
+        return (yield)
+
+    names = [Parameter(param.name, Parameter.POSITIONAL_OR_KEYWORD) for param in op_infos()[name].params]
+    wrapper.__signature__ = Signature(names)  # type: ignore[attr-defined]
+    wrapper.__name__ = name
+    return wrapper
 
 
 class State(NamedTuple):
