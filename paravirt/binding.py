@@ -16,7 +16,7 @@ from typing import Any
 import pluggy
 
 from paravirt.errors import PluginError, close_match
-from paravirt.forms import FORM, NOP, Form, GuestCode, KernelFunction, MachineCode, Null, OpTable, form_of
+from paravirt.forms import NOP, Form, GuestCode, KernelFunction, MachineCode, Null, OpTable, form_of
 from paravirt.hookspecs import OpInfo, op_infos
 from paravirt.hookspecs.tables import DATA_WORDS
 
@@ -188,4 +188,4 @@ def where(function: Any) -> str:
     return f"{plain.__module__}.{plain.__qualname__}{place}"
 
 
-__all__ = ["FORM", "GUEST", "HOST", "KERNEL", "NO_OP", "NULL_SLOT", "Slot", "bind", "where"]
+__all__ = ["GUEST", "HOST", "KERNEL", "NO_OP", "NULL_SLOT", "Slot", "bind", "where"]

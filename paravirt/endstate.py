@@ -17,7 +17,6 @@ from paravirt.errors import printable
 from paravirt.guest import END_BLOCK, END_MAGIC, END_VERSION, Guest
 from paravirt.image.elf import ElfImage
 from paravirt.machine import paging
-from paravirt.machine.layout import CR
 
 MAX_RESULTS, MAX_PROCESSES, MAX_SPACES, MAX_RANGES = 64, 32, 8, 16
 RESULT, PROCESS = struct.Struct("<28sI"), struct.Struct("<III")
@@ -83,10 +82,14 @@ def _read_block(guest: Guest) -> tuple[list[tuple[str, int]], list[tuple[int, in
     if (magic, version) != (END_MAGIC, END_VERSION):
         return None
     results = _table(reader, MAX_RESULTS, "results",
-                     lambda: (lambda row: (printable(row[0].split(b"\0")[0]), row[1]))(reader.next(RESULT)))
+                     lambda: _result(*reader.next(RESULT)))
     processes = _table(reader, MAX_PROCESSES, "processes", lambda: reader.next(PROCESS))
     spaces = _table(reader, MAX_SPACES, "address spaces", lambda: _space(reader))
-    return results, processes, spaces if spaces else []
+    return results, processes, spaces
+
+
+def _result(name: bytes, passed: int) -> tuple[str, int]:
+    return printable(name.split(b"\0")[0]), passed
 
 
 def _table(reader: _Reader, maximum: int, what: str, row: Callable[[], Any]) -> list[Any]:
@@ -107,8 +110,7 @@ def _space(reader: _Reader) -> _Space:
 def _walk(guest: Guest, pid: int, pgd: int, ranges: list[Range]) -> list[dict[str, Any]]:
     """Each range as the page tables have it; user space must hold nothing else."""
     machine = guest.machine
-    quads = machine.vcpu.state.quads
-    now = paging.Tables(quads[CR], quads[CR + 3], quads[CR + 4])
+    now = machine.vcpu.tables()
     leaf = paging.lookup(machine.ram, now, pgd)
     if leaf is None:
         raise Disagreement(f"address space of pid {pid}: its page directory at {pgd:#x} is not mapped")

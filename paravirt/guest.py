@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from paravirt.errors import printable
 from paravirt.hookspecs.tables import TABLES
@@ -77,7 +77,6 @@ class Guest:
     counts: Counter[str] = field(default_factory=Counter)
     vga_text: Callable[[], list[str]] | None = None
     ops: Ops = field(init=False)
-    private: Any = None
 
     @property
     def memory(self) -> int:

@@ -234,22 +234,24 @@ class Engine:
         self._hlt_hooks.add(at)
         callback = self._callbacks.keep(CODE(lambda _uc, address, _size, _user: self._see_hlt(address)))
         self._library.hook(self._handle, const.UC_HOOK_CODE, callback, None, begin=at, end=at)
-        self.ram.on_write(*self._text_range(at))
+        physical = self._text(at)
+        assert physical is not None  # its byte was just read
+        self.ram.on_write(physical, physical + 1)
         return around[0] in BEFORE_HLT or around[2] in AFTER_HLT_1 or tuple(around[2:]) in AFTER_HLT
 
     def _see_hlt(self, address: int) -> None:
         self._hlt_seen = address
 
-    def _text_range(self, va: int) -> tuple[int, int]:
-        quads = self.state.quads
-        leaf = lookup(self.ram, Tables(quads[layout.CR], quads[layout.CR + 3], quads[layout.CR + 4]), va)
-        return (leaf.physical, leaf.physical + 1) if leaf is not None else (0, 1)
-
-    def _text_byte(self, va: int) -> int:
+    def _text(self, va: int) -> int | None:
+        """Physical address of a byte of code, if there is one."""
         quads = self.state.quads
         tables = Tables(quads[layout.CR], quads[layout.CR + 3], quads[layout.CR + 4])
         leaf = lookup(self.ram, tables, va & 0xFFFFFFFF)
-        return self.ram.bytes[leaf.physical] if leaf is not None and self.ram.contains(leaf.physical) else -1
+        return leaf.physical if leaf is not None and self.ram.contains(leaf.physical) else None
+
+    def _text_byte(self, va: int) -> int:
+        at = self._text(va)
+        return -1 if at is None else self.ram.bytes[at]
 
     # ------------------------------------------------------------------ counters
 
