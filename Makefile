@@ -53,7 +53,7 @@ bench: .venv/dev.stamp
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	rm -f paravirt/data/accel.so paravirt/data/native.o paravirt/data/paravirt-kernel paravirt/data/plugins.toml
-	rm -f paravirt/data/*.stamp backends/*/paravirt_*/*.o backends/*/paravirt_*/*.stamp
+	rm -f paravirt/data/*.stamp backends/*/paravirt_*/*.o backends/*/paravirt_*/*.so backends/*/paravirt_*/*.stamp
 
 distclean: clean
 	rm -rf .venv guests

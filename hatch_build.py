@@ -10,7 +10,6 @@ Ref: hatchling, "Custom build hook".
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from paravirt.build import guestcode, toolchain
+    from paravirt.build import guestcode, platformcode, toolchain
 else:
     # The package itself cannot be imported in an isolated build: its dependencies are not there.
     _place = Path(__file__).resolve().parent / "paravirt" / "build"
@@ -27,12 +26,10 @@ else:
     )
     sys.modules[_spec.name] = importlib.util.module_from_spec(_spec)
     guestcode = importlib.import_module("_paravirt_build.guestcode")
+    platformcode = importlib.import_module("_paravirt_build.platformcode")
     toolchain = importlib.import_module("_paravirt_build.toolchain")
 
 ROOT = Path(__file__).resolve().parent
-# A glibc of 2014 is enough: the accelerator calls nothing of it.
-ACCEL_FLAGS = ("-target", "x86_64-linux-gnu.2.17", "-O2", "-g0", "-fPIC", "-Wall")
-ACCEL_LINK = ("-m", "elf_x86_64", "-shared", "--build-id=none", "-z", "noexecstack")
 WHEEL_TAG = "py3-none-manylinux_2_17_x86_64"
 KERNEL_FLAGS = (
     "-target", "x86-freestanding-none", "-mcpu=i686", "-O2", "-g0", "-Wall",
@@ -45,11 +42,6 @@ KERNEL_FLAGS = (
 KERNEL_LINK = ("-m", "elf_i386", "-static", "--build-id=none", "-z", "noexecstack", "--no-dynamic-linker")
 
 
-def has_accelerator() -> bool:
-    """Whether the accelerator fits this host: it knows the x86-64 Linux wheel of Unicorn alone."""
-    return sys.platform == "linux" and os.uname().machine == "x86_64" and sys.maxsize > 2**32
-
-
 def sources(folder: Path) -> list[Path]:
     """The C and assembly files right in `folder`, in a fixed order."""
     return sorted(path for path in folder.glob("*") if path.suffix in {".c", ".S"})
@@ -60,18 +52,21 @@ def object_name(source: Path) -> str:
     return source.name + ".o"
 
 
-def build_accelerator(root: Path) -> list[Path]:
-    """paravirt/accel/*.c -> paravirt/data/accel.so; returns what there is to ship."""
-    folder, work = root / "paravirt" / "accel", root / "build" / "accel"
-    files = sources(folder)
-    if not files or not has_accelerator():
+def build_native(root: Path) -> list[Path]:
+    """paravirt/accel/*.c -> paravirt/data/accel.so, and each built-in platform's platform/*.c -> platform.so beside
+    that folder; returns what there is to ship."""
+    if not platformcode.has_accelerator():
         return []
-    headers = list(folder.glob("*.h"))
-    steps = [toolchain.object_step(file, work / object_name(file), ACCEL_FLAGS, inputs=headers) for file in files]
-    toolchain.make(steps)
-    output = root / "paravirt" / "data" / "accel.so"
-    toolchain.link([step.output for step in steps], output, ACCEL_LINK)
-    return [output]
+    accel = root / "paravirt" / "accel"
+    folders = [(accel, root / "paravirt" / "data" / "accel.so")]
+    platforms = sorted(root.glob("backends/*/paravirt_*/platform"))
+    folders += [(folder, folder.parent / "platform.so") for folder in platforms]
+    outputs = []
+    for folder, output in folders:
+        if files := platformcode.sources(folder):
+            work = root / "build" / "native" / folder.parent.name
+            outputs.append(platformcode.build_library(files, work, output, accel=accel))
+    return outputs
 
 
 def build_guest_code(root: Path) -> list[Path]:
@@ -129,7 +124,7 @@ def build(root: Path) -> list[Path]:
 
     :raises toolchain.BuildError: with the compiler's messages.
     """
-    return [*build_accelerator(root), *build_guest_code(root), *build_kernel(root), *copy_plugins(root)]
+    return [*build_native(root), *build_guest_code(root), *build_kernel(root), *copy_plugins(root)]
 
 
 def get_build_hook() -> type[Any]:

@@ -26,6 +26,7 @@ from paravirt.machine.bus import Clock, IrqLine, MmioBus, PortBus
 from paravirt.machine.core import Machine
 from paravirt.machine.exits import Exit, ExitTable, Kind
 from paravirt.machine.outcome import End, GuestExit, Outcome, crash
+from paravirt.machine.platform_code import PlatformCode
 from paravirt.machine.vcpu import Segment, Vcpu
 from paravirt.pc import PC_EXITS, attach_pc, enter_protected_mode
 
@@ -34,7 +35,7 @@ __all__ = [
     "BootPlan", "BzImage", "Clock", "ConfigError", "Console", "ElfImage", "End", "Exit", "ExitTable", "Guest",
     "GuestCode", "GuestExit", "GuestFault", "GuestObject", "ImageError", "IrqLine", "KernelFunction", "KernelInfo",
     "Kind", "Machine", "MachineCode", "MmioBus", "OpTable", "Outcome", "ParavirtError", "ParavirtNote", "PcBoard",
-    "PluginError", "PortBus", "Segment", "Vcpu", "Verdict", "attach_pc", "close_match", "cpuid", "crash",
-    "enter_protected_mode", "hookimpl", "idt", "kernel_function", "layout", "machine_code", "native", "pc_board",
-    "pc_e820", "plan_linux", "xen_notes",
+    "PlatformCode", "PluginError", "PortBus", "Segment", "Vcpu", "Verdict", "attach_pc", "close_match", "cpuid",
+    "crash", "enter_protected_mode", "hookimpl", "idt", "kernel_function", "layout", "machine_code", "native",
+    "pc_board", "pc_e820", "plan_linux", "xen_notes",
 ]  # fmt: skip

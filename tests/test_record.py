@@ -58,7 +58,7 @@ def test_fields() -> None:
     assert data["counts"]["port_io"] == 1
     assert data["counts"]["exceptions"] == {}
     assert data["console_sha256"] == hashlib.sha256(b"").hexdigest()
-    assert set(data["engine"]["seams"]) == {"state", "clock", "delivery", "exits", "stores", "msrs"}
+    assert set(data["engine"]["seams"]) == {"state", "clock", "delivery", "exits", "stores", "msrs", "platform"}
     assert data["end_state"] is None
     assert data["host"]["wall_seconds"] > 0
     assert [step["name"] for step in data["steps"]] == [

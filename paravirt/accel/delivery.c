@@ -19,7 +19,7 @@ static int delivered_here(const struct machine *m, uint32_t vector)
 	return m->native[vector >> 6 & 3] >> (vector & 63) & 1;
 }
 
-static void spend(struct machine *m, int64_t ns)
+void pv_spend(struct machine *m, int64_t ns)
 {
 	m->budget -= ns;
 	m->charged += ns;
@@ -42,6 +42,30 @@ static int is_storm(struct machine *m)
 	return 1;
 }
 
+/* An exception that is about to be delivered: it counts and costs time. 1: it is one too many, the run ends. */
+int pv_account(struct machine *m, uint32_t vector)
+{
+	m->exceptions[vector]++;
+	m->recent = m->recent << 8 | vector;
+	if (is_storm(m))
+		return 1;
+	pv_spend(m, m->exception_ns);
+	return 0;
+}
+
+/* Through the guest's own IDT. A fault of the delivery leaves by longjmp. */
+void pv_deliver(struct machine *m, uint32_t vector, int software)
+{
+	if (pv_account(m, vector))
+		return;
+	if (software)	/* EIP is past the instruction already; a fault of the delivery is a fault at its start */
+		ENV64(m, ENV_EIP) = (uint32_t)(ENV64(m, ENV_NEXT_EIP) - (vector == VECTOR_BP || vector == VECTOR_OF ? 1 : 2));
+	m->external = !software;
+	m->do_interrupt(m->cpu);
+	m->external = 0;
+	ENV32(m, ENV_OLD_EXCEPTION) = (uint32_t)-1;
+}
+
 void pv_intr(void *uc, uint32_t vector, struct machine *m)
 {
 	uint32_t is_int = ENV32(m, ENV_IS_INT);
@@ -53,26 +77,18 @@ void pv_intr(void *uc, uint32_t vector, struct machine *m)
 	m->external = 0;
 	if (vector == GATE_VECTOR && is_int && eip > m->gate_start && eip <= m->gate_end) {
 		ENV32(m, ENV_OLD_EXCEPTION) = (uint32_t)-1;
-		spend(m, m->gate_ns);
+		pv_spend(m, m->gate_ns);
 		m->gate((uint32_t)(eip - m->gate_start) / STUB_BYTES);
 		return;
 	}
-	if (!delivered_here(m, vector)) {
-		ENV32(m, ENV_OLD_EXCEPTION) = (uint32_t)-1;
-		m->intr(uc, vector, m);
+	if (m->platform && m->platform->exception && m->platform->exception(m, vector, is_int != 0))
+		return;
+	if (delivered_here(m, vector)) {
+		pv_deliver(m, vector, is_int != 0);
 		return;
 	}
-	m->exceptions[vector]++;
-	m->recent = m->recent << 8 | vector;
-	if (is_storm(m))
-		return;
-	if (is_int)	/* EIP is past the instruction already; a fault of the delivery is a fault at its start */
-		ENV64(m, ENV_EIP) = (uint32_t)(ENV64(m, ENV_NEXT_EIP) - (vector == VECTOR_BP || vector == VECTOR_OF ? 1 : 2));
-	spend(m, m->exception_ns);
-	m->external = !is_int;
-	m->do_interrupt(m->cpu);
-	m->external = 0;
 	ENV32(m, ENV_OLD_EXCEPTION) = (uint32_t)-1;
+	m->intr(uc, vector, m);
 }
 
 /* #UD alone does not reach the INTR hook. */
@@ -96,7 +112,10 @@ int pv_exec_interrupt(void *cpu, int request)
 
 	if (!(request & INTERRUPT_HARD))
 		return m->exec_interrupt(cpu, request);
-	if (!(ENV32(m, ENV_EFLAGS) & EFLAGS_IF) || ENV32(m, ENV_HFLAGS) & HFLAGS_SHADOW)
+	const struct platform *p = m->platform;
+	if (ENV32(m, ENV_HFLAGS) & HFLAGS_SHADOW)
+		return 0;
+	if (!(p && p->interruptible ? p->interruptible(m) : (ENV32(m, ENV_EFLAGS) & EFLAGS_IF) != 0))
 		return 0;
 	*(uint32_t *)(m->cpu + CPU_INTERRUPT_REQUEST) &= ~(uint32_t)INTERRUPT_HARD;
 	if (!m->acknowledge) {
@@ -108,7 +127,9 @@ int pv_exec_interrupt(void *cpu, int request)
 	if (vector < 0)
 		return 0;
 	m->interrupts++;
-	spend(m, m->exception_ns);
+	pv_spend(m, m->exception_ns);
+	if (p && p->interrupt && p->interrupt(m, vector))
+		return 1;
 	m->external = 1;
 	m->do_hardirq(m->env, vector, 1);
 	m->external = 0;

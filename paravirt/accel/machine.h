@@ -27,6 +27,8 @@ typedef int (*tlb_fill_fn)(void *cpu, uint64_t va, int size, int access, int mmu
 
 #define MAX_PENDING 64
 
+struct platform;
+
 /* One per machine. Python sees the same layout as a ctypes.Structure of the same field names. */
 struct machine {
 	int64_t budget;			/* virtual ns left in this slice; an instruction costs 1 */
@@ -71,6 +73,33 @@ struct machine {
 	uint64_t nr_pending, pending[MAX_PENDING];
 	/* counts; only exceptions and interrupts are repeatable */
 	uint64_t exceptions[256], interrupts, rdtscs, fills;
+	/* the platform */
+	const struct platform *platform;	/* NULL: bare hardware, or a platform in Python */
+	void *platform_state;			/* its own */
+	uint64_t traps;				/* what the platform answered in C, and bare hardware does not have */
+	/* for the platform to call */
+	int (*account)(struct machine *m, uint32_t vector);	/* an exception counts and costs; 1: the run ends */
+	void (*deliver)(struct machine *m, uint32_t vector, int software);	/* through the guest's IDT */
+	void (*spend)(struct machine *m, int64_t ns);
+};
+
+/*
+ * What a platform does in C, in a library of its own that exports one of these as `paravirt_platform`. Each
+ * function may be NULL: then it is as on bare hardware. They run between libunicorn and nothing else, so they may
+ * call what leaves by longjmp; Python is called last, or not at all.
+ */
+struct platform {
+	uint64_t machine_size;	/* sizeof(struct machine): of the same build as the accelerator */
+	/* An exception, or INT n with EIP past it; 1: done. Else it goes on to the IDT or to Python. */
+	int (*exception)(struct machine *m, uint32_t vector, int software);
+	/* Whether the guest takes external interrupts now; replaces the test of EFLAGS.IF. */
+	int (*interruptible)(struct machine *m);
+	/* An external interrupt that was acknowledged; 1: done. Else through the IDT. */
+	int (*interrupt)(struct machine *m, int vector);
+	/* A TLB fill, as CPUClass.tlb_fill gets it; 1: the entry is there. Else as usual. */
+	int (*fill)(struct machine *m, uint64_t va, int size, int access, int mmu, int probe, uint64_t ra);
+	/* SYSENTER, EIP at the instruction; 1: done, EIP is where to go on. */
+	int (*sysenter)(struct machine *m);
 };
 
 #define ENV32(m, offset) (*(uint32_t *)((m)->env + (offset)))

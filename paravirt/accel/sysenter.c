@@ -22,6 +22,12 @@ void pv_sysenter(void *uc, struct machine *m)
 	uint32_t selector = *(uint32_t *)(m->env + m->sysenter) & 0xfffc, hflags = ENV32(m, ENV_HFLAGS);
 	struct segment *segments = (struct segment *)(m->env + ENV_SEGS);
 
+	if (m->platform && m->platform->sysenter) {
+		if (m->platform->sysenter(m)) {
+			ENV64(m, ENV_EIP) = (uint32_t)(ENV64(m, ENV_EIP) - SYSENTER_BYTES);
+			return;
+		}
+	}
 	if (!m->sysenter_here || !selector) {
 		m->python_sysenter(uc, m);
 		return;

@@ -59,6 +59,8 @@ int pv_tlb_fill(void *cpu, uint64_t va, int size, int access, int mmu, int probe
 
 	if (__builtin_expect(m->nr_pending != 0, 0))
 		forget_pending(m);
+	if (m->platform && m->platform->fill && m->platform->fill(m, va, size, access, mmu, probe & 0xff, ra))
+		return 1;
 	int ok = m->tlb_fill(cpu, va, size, access, mmu, probe & 0xff, ra);
 	if (!(ok & 0xff))
 		return ok;

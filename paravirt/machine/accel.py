@@ -30,6 +30,7 @@ NAMES = {
     "stores": "stores to pages without translated code take the fast path",
     "msrs": "model-specific registers that the CPU has not raise #GP, and the TSC is one",
     "delivery": "exceptions and interrupts are delivered by libunicorn from C",
+    "platform": "what a platform has in C runs in C",
 }
 CLASS_WORDS = 0xD0 // 8
 _SIZE_FIELD, _ICOUNT_FIELD = b"\x0f\xb7\x40\x14", b"\x0f\xb7\x40\x16"  # movzx eax, word [rax+...]
@@ -62,6 +63,8 @@ class NativeMachine(ctypes.Structure):
         ("nr_pending", ctypes.c_uint64), ("pending", ctypes.c_uint64 * 64),
         ("exceptions", ctypes.c_uint64 * 256), ("interrupts", ctypes.c_uint64),
         ("rdtscs", ctypes.c_uint64), ("fills", ctypes.c_uint64),
+        ("platform", Pointer), ("platform_state", Pointer), ("traps", ctypes.c_uint64),
+        ("account", Pointer), ("deliver", Pointer), ("spend", Pointer),
     )
 
 
@@ -88,6 +91,8 @@ class Accelerator:
             setattr(record, field, library.address(symbol + "_x86_64"))
         for index, letter in enumerate("bwl"):
             record.check_io[index] = library.address(f"helper_check_io{letter}_x86_64")
+        for field in ("account", "deliver", "spend"):
+            setattr(record, field, self.function(f"pv_{field}"))
         self._override_got("cpu_abort_x86_64", "pv_abort")
         if self._so.pv_register(ctypes.byref(record)):
             raise Unavailable("too many machines in one process")

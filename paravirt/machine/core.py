@@ -78,7 +78,7 @@ class Machine:
     @property
     def traps(self) -> int:
         """Exits to the host so far."""
-        return self._dispatcher.traps if self._dispatcher is not None else 0
+        return int(self.engine.record.traps) + (self._dispatcher.traps if self._dispatcher is not None else 0)
 
     @property
     def port_io(self) -> int:

@@ -74,7 +74,7 @@ class Engine:
         self._callbacks.map_memory(self._library, self._handle)
         self._callbacks.install(
             self._library, self._handle, self.seams.accelerator, block_clock=self.seams.block_clock)
-        self.fail = self._callbacks.fail
+        self.fail, self.keep = self._callbacks.fail, self._callbacks.keep
 
     def connect(self, handlers: Handlers) -> None:
         """Say who answers the exits; before the first `run`."""
@@ -287,6 +287,10 @@ class Engine:
             return int(self._uc.msr_read(index))
         finally:
             record.msrs = checked
+
+    def internal_address(self, name: str) -> int:
+        """Address of one of libunicorn's own i386 functions; :raises AttributeError: there is none."""
+        return self._library.address(name + "_x86_64")
 
     def count_exception(self, vector: int) -> None:
         """An exception is about to be delivered by Python: it counts, and it costs time."""

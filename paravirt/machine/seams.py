@@ -1,6 +1,7 @@
 """Which forms of the engine's seams this host can have.
 
-Three seams are chosen at start, each by itself, two more that only make it faster, and one that makes it exact:
+Three seams are chosen at start, each by itself, two more that only make it faster, one that makes it exact, and
+one that is the platform's (platform_code.py):
 
 =========  ===============================  ====================================
 seam       accelerated                      portable (public interface only)
@@ -11,6 +12,7 @@ delivery   ``c``: libunicorn's own          ``python``: machine/idt.py
 exits      ``fast``: checked at blocks      ``slow``: after each memory access
 stores     ``fast``: pages without code     ``slow``: stock softmmu
 msrs       ``checked``: #GP for unknown     ``zero``: unknown ones read as 0
+platform   ``c``: its own library           ``python``: its exit table alone
 =========  ===============================  ====================================
 
 What cannot be had stands in `Seams.missing` with its reason; nothing is assumed to work untried.
@@ -43,7 +45,7 @@ class Seams:
         self._alive: object = None
         self.accelerator = self._accelerator()
         steps = {"clock": self._clock, "delivery": self._delivery, "exits": self._exits, "stores": self._stores,
-                 "msrs": self._msrs}
+                 "msrs": self._msrs, "platform": self._platform}
         for name, step in steps.items():
             if name in self.missing:
                 continue
@@ -59,7 +61,7 @@ class Seams:
     def forms(self) -> dict[str, str]:
         """The form of each seam, by name."""
         forms = {"state": "live context", "clock": "block count", "delivery": "c python", "exits": "fast slow",
-                 "stores": "fast slow", "msrs": "checked zero"}
+                 "stores": "fast slow", "msrs": "checked zero", "platform": "c python"}
         return {name: both.split()[name in self.missing] for name, both in forms.items()}
 
     def _live_state(self) -> LiveState | None:
@@ -107,6 +109,11 @@ class Seams:
     def _delivery(self, accelerator: accel.Accelerator) -> None:
         """`Engine.native_vectors` switches it on."""
         accelerator.find_sysenter(self._uc)
+
+    def _platform(self, _: accel.Accelerator) -> None:
+        for needed in ("delivery", "stores"):
+            if needed in self.missing:
+                raise accel.Unavailable(f"needs the seam {needed}")
 
     def flushes(self) -> tuple[Callable[[], None], Callable[[int], None], Callable[[int, int], None]]:
         """Functions that forget all translations, one page's, and the code made from a physical range."""
