@@ -5,6 +5,10 @@
  */
 #include "sched.h"
 
+#define CR4_VME 1
+#define CR4_PVI 2
+#define CR4_TSD 4
+#define CR4_DE 8
 #define DESCRIPTOR_TSS 0x89
 #define LDT_MAX (PAGE_SIZE / 8)
 #define IO_BITMAP_NONE 0x8000 /* behind the TSS's limit: no port is allowed */
@@ -35,6 +39,7 @@ void cpu_init(void)
 	struct tss *df = &double_fault_tss;
 
 	printk("Initializing CPU#0\n");
+	write_cr4(read_cr4() & ~(u32)(CR4_VME | CR4_PVI | CR4_TSD | CR4_DE));
 	load_idt(&idt);
 	load_gdt(&gdt);
 	cpu_tss.ss0 = __KERNEL_DS | kernel_rpl;
@@ -122,13 +127,22 @@ s32 sys_set_thread_area(void *pointer)
 	return 0;
 }
 
-/* Only function 17 (write): one entry. */
+/* What there is, from the first entry on; behind it lie zeroes. The bytes of the whole answer. */
+static s32 read_ldt(const struct mm *mm, void *pointer, u32 size)
+{
+	size = min(size, mm->ldt_entries * 8);
+	return copy_to_user(pointer, mm->ldt, size) ? -EFAULT : (s32)size;
+}
+
+/* Function 0 reads, function 17 writes one entry. */
 s32 sys_modify_ldt(u32 function, void *pointer, u32 size)
 {
 	struct mm *mm = current->mm;
 	struct user_desc d;
 	u64 descriptor;
 
+	if (!function)
+		return read_ldt(mm, pointer, size);
 	if (function != 17)
 		return -ENOSYS;
 	if (size != sizeof(d))

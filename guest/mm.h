@@ -98,6 +98,8 @@ extern u64 swapper_pg_dir[];
 extern bool nx_enabled;
 extern u32 boot_identity;
 void set_nx(void);
+void reserve_top_address(u32 reserve);
+u64 *kernel_pte(u32 address);
 void pagetable_init(void);
 void mem_init(void);
 void mark_text_read_only(void);

@@ -54,7 +54,8 @@ static u64 *kernel_pmd(u32 address)
 	return (u64 *)va(pgd_val(*pudp) & PTE_ADDRESS) + (address >> 21) % PTRS_PER_PMD;
 }
 
-static u64 *kernel_pte(u32 address)
+/* The entry of an address of the kernel's; its table is made if there is none. */
+u64 *kernel_pte(u32 address)
 {
 	u64 *pmdp = kernel_pmd(address);
 
@@ -75,6 +76,12 @@ static u64 kernel_flags(u32 address)
 		    (pa(address) >= OPTION_ROMS && pa(address) < 0x100000);
 
 	return code || !nx_enabled ? flags : flags | _PAGE_NX;
+}
+
+/* Keep the last `reserve` bytes of the address space free for whatever the platform has there. Before paging_init. */
+void reserve_top_address(u32 reserve)
+{
+	__FIXADDR_TOP = 0u - reserve - PAGE_SIZE;
 }
 
 /* Between the ops pagetable_setup_start and pagetable_setup_done. */

@@ -20,8 +20,7 @@ u32 vsyscall_address, vdso_at, vdso_sigreturn_at, vdso_rt_sigreturn_at;	/* where
 
 static bool enable_sysenter(void)
 {
-	/* SYSENTER leads to ring 0, and a platform may have no way back. */
-	if (!(cpu_features & FEATURE_SEP) || kernel_rpl || !paravirt_ops[PV_IRQ_ENABLE_SYSEXIT])
+	if (!(cpu_features & FEATURE_SEP) || !paravirt_ops[PV_IRQ_ENABLE_SYSEXIT]) /* there may be no way back */
 		return false;
 	/* ESP: the end of the TSS, in which the entry finds the real stack. */
 	if (write_msr(MSR_SYSENTER_ESP, (u32)(&cpu_tss + 1)) || write_msr(MSR_SYSENTER_EIP, (u32)sysenter_entry) ||

@@ -34,6 +34,37 @@ static void do_in_allowed(void)
 	exit(9);
 }
 
+/* The same by the fastest way, which may come back without a frame of its own. */
+static void do_in_by_vsyscall(void)
+{
+	if (vsyscall3(110, 3, 0, 0))
+		exit(1);
+	do_in();
+	vsyscall3(158, 0, 0, 0);	/* sched_yield */
+	do_in();
+	exit(9);
+}
+
+/* A child from before its parent got the right does not have it, although the parent runs in between. */
+static void do_in_beside_another(void)
+{
+	u32 status = 0;
+	s32 child = fork();
+
+	if (!child) {
+		vsyscall3(158, 0, 0, 0);
+		do_in();
+		exit(1);
+	}
+	if (vsyscall3(110, 3, 0, 0))
+		exit(1);
+	do_in();
+	vsyscall3(158, 0, 0, 0);
+	do_in();
+	waitpid(child, &status, 0);
+	exit(status == SIGSEGV ? 9 : 2);
+}
+
 static void do_in_taken_back(void)
 {
 	if (iopl(3) || iopl(0))
@@ -80,6 +111,8 @@ void test_faults(void)
 	passed("exceptions");
 	check("in without iopl", status_of(do_in), SIGSEGV);
 	check("in with iopl", status_of(do_in_allowed), 9 << 8);
+	check("in with iopl, by vsyscall", status_of(do_in_by_vsyscall), 9 << 8);
+	check("in beside iopl", status_of(do_in_beside_another), 9 << 8);
 	check("in after iopl 0", status_of(do_in_taken_back), SIGSEGV);
 	passed("iopl");
 	check("code in data", status_of_data_code(), SIGSEGV);

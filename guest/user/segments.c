@@ -111,8 +111,12 @@ static void lose_stack_segment(void)
 
 static void test_ldt(void)
 {
+	u32 table[4] = { 0 };
+
 	check("ldt: write", (u32)set_ldt_entry(1, &words[0], SEG_32BIT | LIMIT_IN_PAGES | USEABLE), 0);
 	check("ldt: read", read_ldt_1(), words[0]);
+	check("ldt: read back", (u32)syscall3(123, 0, (u32)table, sizeof(table)), sizeof(table));
+	check("ldt: the entry", table[3] & 0x00f0fe00, 0x00d0f200);	/* what it can do; its base is an address */
 	check("ldt: after fork", status_of(child_ldt), 6 << 8);
 	check("ldt: parent's own", read_ldt_1(), words[0]);
 	check("ldt: empty entry", status_of(use_empty_ldt), SIGSEGV);
