@@ -147,13 +147,11 @@ s32 do_execve(struct pt_regs *regs, const char *name, const char *argument)
 	mm = mm_alloc();
 	if (!mm)
 		return -ENOMEM;
-	set_lazy_mode(LAZY_MMU);
 	error = load_image(mm, image, &entry);
 	if (!error) {
 		esp = push_arguments(mm, name, argument);
 		error = esp ? 0 : -ENOMEM;
 	}
-	set_lazy_mode(LAZY_NONE);
 	if (error) {
 		mm_free(mm);
 		return error;

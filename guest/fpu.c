@@ -4,6 +4,7 @@
  * loaded. So a task that never uses it costs nothing.
  * Ref: Intel SDM vol. 1, 10.5 (FXSAVE); vol. 3A, 2.5 (TS), 13.4.
  */
+#include "alternative.h"
 #include "sched.h"
 
 #define CR0_MP 2
@@ -30,10 +31,8 @@ void fpu_init(void)
 /* The current task's registers go to memory; its next use faults again. */
 void fpu_save(struct task *task)
 {
-	if (fxsr)
-		__asm__ volatile("fxsave %0\n\tfnclex" : "=m"(task->thread.fpu_state));
-	else
-		__asm__ volatile("fnsave %0\n\tfwait" : "=m"(task->thread.fpu_state));
+	__asm__ volatile(ALTERNATIVE("fnsave (%0)\n\tfwait\n\tnop\n\tnop", "fxsave (%0)\n\tfnclex", ALT_BIT_FXSR)
+			 : : "a"(task->thread.fpu_state) : "memory");
 	task->thread.fpu_live = false;
 	write_cr0(read_cr0() | CR0_TS);
 }
@@ -80,10 +79,9 @@ void math_state_restore(void)
 	u32 mxcsr = MXCSR_DEFAULT;
 
 	clts();
-	if (thread->fpu_used && fxsr)
-		__asm__ volatile("fxrstor %0" : : "m"(thread->fpu_state));
-	else if (thread->fpu_used)
-		__asm__ volatile("frstor %0" : : "m"(thread->fpu_state));
+	if (thread->fpu_used)
+		__asm__ volatile(ALTERNATIVE("frstor (%0)\n\tnop", "fxrstor (%0)", ALT_BIT_FXSR)
+				 : : "a"(thread->fpu_state) : "memory");
 	else if (fxsr)
 		__asm__ volatile("fninit\n\tldmxcsr %0" : : "m"(mxcsr));
 	else

@@ -2,9 +2,10 @@
 /*
  * The steps that start_kernel calls and that belong to no other file, and rest_init, where it ends: from there on
  * tasks run by themselves.
- * Options on the command line: noselftest, init=PROGRAM, panic, panic=1 (start again), oops, doublefault, hang,
- * reboot, halt.
+ * Options on the command line: noselftest, init=PROGRAM, noreplace-smp, panic, panic=1 (start again), oops,
+ * doublefault, hang, reboot, halt.
  */
+#include "alternative.h"
 #include "sched.h"
 
 void early_cpu_init(void);
@@ -90,6 +91,7 @@ void check_bugs(void)
 	}
 	sysenter_init();
 	check_hlt();
+	alternative_instructions();
 }
 
 void alternatives_done(u32 patched)

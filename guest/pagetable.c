@@ -4,6 +4,7 @@
  * demand and are reached through kmap_atomic_pte, as if they could lie in high memory.
  * Ref: Linux 2.6.23 for the order of ops: alloc_pt before set_pmd, pmd_clear before release_pt.
  */
+#include "alternative.h"
 #include "mm.h"
 
 #define KM_PTE0 11
@@ -21,7 +22,10 @@ void *native_kmap_atomic_pte(struct page *page, u32 type)
 	return page_address(page);
 }
 
-/* The entry of a user address, or NULL without a table (with `create`: without memory for it). */
+/*
+ * The entry of a user address, or NULL without a table (with `create`: without memory for it). Never inside a batch:
+ * what is set here is read back at once.
+ */
 u64 *map_pte(struct mm *mm, u32 address, bool create)
 {
 	u64 *pmdp = lookup_pmd(mm, address);
@@ -34,7 +38,6 @@ u64 *map_pte(struct mm *mm, u32 address, bool create)
 			return NULL;
 		alloc_pt(mm, pfn(page));
 		set_pmd(pmdp, make_pmd(pa(page) | _PAGE_TABLE));
-		set_lazy_mode(LAZY_FLUSH);	/* the entry must be there before it is read back */
 	}
 	table = kmap_atomic_pte(&mem_map[(u32)((pmd_val(*pmdp) & PTE_ADDRESS) >> PAGE_SHIFT)], KM_PTE0);
 	return table + (address >> PAGE_SHIFT) % PTRS_PER_PTE;
@@ -115,29 +118,10 @@ void pgd_free(struct mm *mm)
 	mm->pgd = NULL;
 }
 
-/* Unmap user pages. Without `flush` the address space is dying and in no TLB. */
-void clear_range(struct mm *mm, u32 start, u32 end, bool flush)
+/* Behind the last address that has its entry in the same table as `address`; `end` if that comes first. */
+static u32 table_end(u32 address, u32 end)
 {
-	u32 address;
-
-	set_lazy_mode(LAZY_MMU);
-	for (address = start; address < end; address += PAGE_SIZE) {
-		u64 *ptep = map_pte(mm, address, false);
-		u64 pte;
-
-		if (!ptep)
-			continue;
-		pte = pte_val(*ptep);
-		if (has_page(pte)) {
-			pte_clear(mm, address, ptep);
-			if (flush)
-				flush_tlb_single(address);
-			set_lazy_mode(LAZY_FLUSH);	/* the page may have a new owner at once */
-			put_page(va(pte & PTE_ADDRESS));
-		}
-		unmap_pte(ptep);
-	}
-	set_lazy_mode(LAZY_NONE);
+	return min((address & ~(PMD_SIZE - 1u)) + PMD_SIZE, end);
 }
 
 /* The entry, which is empty afterwards. The CPU may set its dirty bit until the low half is gone. */
@@ -153,55 +137,123 @@ static u64 take_pte(struct mm *mm, u32 address, u64 *ptep)
 	return pte_val((u64)high << 32 | low);
 }
 
+/* Pages that lose a mapping. They may have a new owner only when no translation leads to them any more. */
+#define GATHER_PAGES 64
+struct gather {
+	bool flush;
+	u32 count;
+	void *pages[GATHER_PAGES];
+};
+
+static void finish_gather(struct gather *gather)
+{
+	if (gather->flush && gather->count)
+		flush_tlb_user();
+	while (gather->count)
+		put_page(gather->pages[--gather->count]);
+}
+
+/* Unmap user pages. Without `flush` the address space is dying and in no TLB. */
+void clear_range(struct mm *mm, u32 start, u32 end, bool flush)
+{
+	struct gather gather = { .flush = flush };
+	u32 address = start;
+
+	while (address < end) {
+		u64 *ptep = map_pte(mm, address, false);
+		u32 next = table_end(address, end);
+
+		if (!ptep) {
+			address = next;
+			continue;
+		}
+		set_lazy_mode(LAZY_MMU);
+		for (; address < next && gather.count < GATHER_PAGES; address += PAGE_SIZE, ptep++) {
+			u64 pte = pte_val(*ptep);
+
+			if (!has_page(pte))
+				continue;
+			gather.pages[gather.count++] = va(pte & PTE_ADDRESS);
+			if (flush)
+				take_pte(mm, address, ptep);
+			else
+				pte_clear(mm, address, ptep);
+		}
+		set_lazy_mode(LAZY_NONE);
+		unmap_pte(ptep - 1);
+		if (gather.count == GATHER_PAGES)
+			finish_gather(&gather);
+	}
+	finish_gather(&gather);
+}
+
 /* Give the pages of an area its rights. A page that a fork shares stays read-only. The caller flushes the TLB. */
 void protect_range(struct mm *mm, const struct vma *vma)
 {
-	u32 address;
+	u32 address = vma->start;
 
-	set_lazy_mode(LAZY_MMU);
-	for (address = vma->start; address < vma->end; address += PAGE_SIZE) {
+	while (address < vma->end) {
 		u64 *ptep = map_pte(mm, address, false);
-		void *page;
+		u32 next = table_end(address, vma->end);
 
-		if (!ptep || !has_page(pte_val(*ptep)))
+		if (!ptep) {
+			address = next;
 			continue;
-		page = va(take_pte(mm, address, ptep) & PTE_ADDRESS);
-		set_pte_at(mm, address, ptep,
-			   pte_of(page, page_protection(vma->prot, va_to_page(page)->count == 1)));
-		unmap_pte(ptep);
+		}
+		set_lazy_mode(LAZY_MMU);
+		for (; address < next; address += PAGE_SIZE, ptep++) {
+			void *page;
+
+			if (!has_page(pte_val(*ptep)))
+				continue;
+			page = va(take_pte(mm, address, ptep) & PTE_ADDRESS);
+			set_pte_at(mm, address, ptep,
+				   pte_of(page, page_protection(vma->prot, va_to_page(page)->count == 1)));
+		}
+		set_lazy_mode(LAZY_NONE);
+		unmap_pte(ptep - 1);
 	}
-	set_lazy_mode(LAZY_NONE);
+}
+
+/* One page for two address spaces, read-only in both. */
+static void share_page(struct mm *to, struct mm *from, u32 address, u64 *target, u64 *source)
+{
+	u64 pte = pte_val(*source);
+
+	if (!has_page(pte))
+		return;
+	if (pte & _PAGE_RW) {
+		__asm__ volatile(LOCK_PREFIX "btrl %[bit], %[entry]"
+				 : [entry] "+m"(*(u32 *)source) : [bit] "Ir"(PAGE_RW_BIT) : "cc");
+		pte_update(from, address, source);
+		pte &= ~(u64)_PAGE_RW;
+	}
+	mem_map[(u32)((pte & PTE_ADDRESS) >> PAGE_SHIFT)].count++;
+	set_pte_at(to, address, target, make_pte(pte));
 }
 
 /* Share the pages of one area, read-only on both sides: whoever writes first gets a copy. */
 s32 copy_range(struct mm *to, struct mm *from, const struct vma *vma)
 {
-	u32 address;
-	s32 error = 0;
+	u32 address = vma->start;
 
-	set_lazy_mode(LAZY_MMU);
-	for (address = vma->start; address < vma->end && !error; address += PAGE_SIZE) {
+	while (address < vma->end) {
 		u64 *source = map_pte(from, address, false), *target;
-		u64 pte = source ? pte_val(*source) : 0;
+		u32 next = table_end(address, vma->end);
 
-		if (!has_page(pte))
+		if (!source) {
+			address = next;
 			continue;
+		}
 		target = map_pte(to, address, true);
-		if (!target) {
-			error = -ENOMEM;
-			continue;
-		}
-		if (pte & _PAGE_RW) {
-			__asm__ volatile("lock btrl %[bit], %[entry]"
-					 : [entry] "+m"(*(u32 *)source) : [bit] "Ir"(PAGE_RW_BIT) : "cc");
-			pte_update(from, address, source);
-			pte &= ~(u64)_PAGE_RW;
-		}
-		mem_map[(u32)((pte & PTE_ADDRESS) >> PAGE_SHIFT)].count++;
-		set_pte_at(to, address, target, make_pte(pte));
-		unmap_pte(target);
-		unmap_pte(source);
+		if (!target)
+			return -ENOMEM;
+		set_lazy_mode(LAZY_MMU);
+		for (; address < next; address += PAGE_SIZE, source++, target++)
+			share_page(to, from, address, target, source);
+		set_lazy_mode(LAZY_NONE);
+		unmap_pte(target - 1);
+		unmap_pte(source - 1);
 	}
-	set_lazy_mode(LAZY_NONE);
-	return error;
+	return 0;
 }
