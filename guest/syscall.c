@@ -256,51 +256,46 @@ static s32 sys_selftest(struct pt_regs *regs, u32 name, u32 got, u32 expected)
 	return 0;
 }
 
-static const struct {
-	u32 number;
-	syscall function;
-} calls[] = {
-	{ 1, sys_exit },
-	{ 2, sys_fork },
-	{ 3, sys_read },
-	{ 4, sys_write },
-	{ 6, sys_close },
-	{ 7, sys_waitpid },
-	{ 11, sys_execve },
-	{ 13, sys_time },
-	{ 20, sys_getpid },
-	{ 29, sys_pause },
-	{ 37, sys_kill },
-	{ 42, sys_pipe },
-	{ 45, sys_brk },
-	{ 63, sys_dup2 },
-	{ 64, sys_getppid },
-	{ 67, sys_call_sigaction },
-	{ 88, sys_reboot },
-	{ 90, sys_old_mmap },
-	{ 91, sys_munmap },
-	{ 110, sys_call_iopl },
-	{ 119, sys_call_sigreturn },
-	{ 123, sys_call_modify_ldt },
-	{ 125, sys_mprotect },
-	{ 158, sys_sched_yield },
-	{ 162, sys_nanosleep },
-	{ 173, sys_call_rt_sigreturn },
-	{ 174, sys_call_rt_sigaction },
-	{ 192, sys_mmap2 },
-	{ 243, sys_call_set_thread_area },
-	{ 265, sys_clock_gettime },
-	{ SYS_SELFTEST, sys_selftest },
+static const syscall calls[] = {
+	[1] = sys_exit,
+	[2] = sys_fork,
+	[3] = sys_read,
+	[4] = sys_write,
+	[6] = sys_close,
+	[7] = sys_waitpid,
+	[11] = sys_execve,
+	[13] = sys_time,
+	[20] = sys_getpid,
+	[29] = sys_pause,
+	[37] = sys_kill,
+	[42] = sys_pipe,
+	[45] = sys_brk,
+	[63] = sys_dup2,
+	[64] = sys_getppid,
+	[67] = sys_call_sigaction,
+	[88] = sys_reboot,
+	[90] = sys_old_mmap,
+	[91] = sys_munmap,
+	[110] = sys_call_iopl,
+	[119] = sys_call_sigreturn,
+	[123] = sys_call_modify_ldt,
+	[125] = sys_mprotect,
+	[158] = sys_sched_yield,
+	[162] = sys_nanosleep,
+	[173] = sys_call_rt_sigreturn,
+	[174] = sys_call_rt_sigaction,
+	[192] = sys_mmap2,
+	[243] = sys_call_set_thread_area,
+	[265] = sys_clock_gettime,
+	[SYS_SELFTEST] = sys_selftest,
 };
 
 void do_syscall(struct pt_regs *regs)
 {
-	u32 i, number = regs->eax;
+	u32 number = regs->eax;
 
-	for (i = 0; i < ARRAY_SIZE(calls); i++)
-		if (calls[i].number == number) {
-			regs->eax = (u32)calls[i].function(regs, regs->ebx, regs->ecx, regs->edx);
-			return;
-		}
-	regs->eax = (u32)-ENOSYS;
+	if (number < ARRAY_SIZE(calls) && calls[number])
+		regs->eax = (u32)calls[number](regs, regs->ebx, regs->ecx, regs->edx);
+	else
+		regs->eax = (u32)-ENOSYS;
 }

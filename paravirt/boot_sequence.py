@@ -105,6 +105,7 @@ def start_kernel(ops: Ops, kernel: Kernel) -> None:
     kernel.pagetable_init()
     ops.pagetable_setup_done(swapper_pg_dir)
     ops.write_cr3(kernel.pa(swapper_pg_dir))
+    ops.flush_tlb_kernel()
     kernel.zone_sizes_init()
     ops.post_allocator_init()
 

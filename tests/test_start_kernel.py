@@ -25,7 +25,7 @@ ORDER = """
 ops.irq_disable
 kernel.early_cpu_init ops.arch_setup ops.memory_setup kernel.print_memory_map kernel.setup_memory
 kernel.set_nx ops.pagetable_setup_start kernel.pagetable_init ops.pagetable_setup_done ops.write_cr3
-kernel.zone_sizes_init ops.post_allocator_init
+ops.flush_tlb_kernel kernel.zone_sizes_init ops.post_allocator_init
 kernel.sched_init kernel.trap_init kernel.cpu_init ops.init_IRQ
 ops.get_wallclock kernel.timekeeping_init ops.get_cpu_khz kernel.tsc_init ops.irq_enable kernel.mem_init
 ops.time_init kernel.calibrate_delay
