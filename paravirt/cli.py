@@ -111,6 +111,8 @@ def boot(
     noreplace: Annotated[bool, typer.Option("--noreplace-paravirt", help="patch no call sites")] = False,
     until: Annotated[str | None, typer.Option(metavar="STEP", help="stop after a step of the boot")] = None,
     until_output: Annotated[str | None, typer.Option(metavar="REGEX", help="stop when the output matches")] = None,
+    mark: Annotated[str | None, typer.Option(
+        metavar="REGEX", help="put the counters into the record at each match in the output")] = None,
     timeout: Annotated[float | None, typer.Option(help="wall seconds")] = None,
     max_instructions: Annotated[int | None, typer.Option(help="instructions")] = None,
     idle_limit: Annotated[float, typer.Option(help="virtual seconds without output or input; 0: no limit")] = 600.0,
@@ -130,7 +132,7 @@ def boot(
 
     raise typer.Exit(boot_command(Request(
         kernel, backend, tuple(option or ()), initrd, append, memory, vcpus, engine, tuple(no_accel or ()), count_ops,
-        noreplace, until, until_output, timeout, max_instructions, idle_limit, realtime, rtc, console, json_file,
+        noreplace, until, until_output, mark, timeout, max_instructions, idle_limit, realtime, rtc, console, json_file,
         stats, screen, quiet, plugins)))
 
 

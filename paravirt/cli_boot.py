@@ -49,6 +49,7 @@ class Request(NamedTuple):
     noreplace: bool
     until: str | None
     until_output: str | None
+    mark: str | None
     timeout: float | None
     max_instructions: int | None
     idle_limit: float
@@ -135,7 +136,15 @@ def boot_options(request: Request) -> BootOptions:
         count_ops=request.count_ops, replace_paravirt=not request.noreplace, until=request.until,
         timeout=request.timeout, max_instructions=request.max_instructions, idle_limit=request.idle_limit,
         realtime=os.isatty(0) if request.realtime is None else request.realtime, rtc_now=request.rtc == "now",
-        plugins_file=request.plugins)
+        plugins_file=request.plugins, mark=expression("--mark", request.mark))
+
+
+def expression(option: str, text: str | None) -> re.Pattern[bytes] | None:
+    """:raises ConfigError: `text` is no regular expression."""
+    try:
+        return re.compile(text.encode(), re.MULTILINE) if text is not None else None
+    except re.error as error:
+        raise ConfigError(f"{option} {text!r}: {error}") from None
 
 
 def _check_record_path(path: Path) -> None:
@@ -179,12 +188,7 @@ def parse_options(options: tuple[str, ...]) -> dict[str, str]:
 @contextlib.contextmanager
 def _console(request: Request) -> Iterator[tuple[Console, Progress | None, Callable[[], bool]]]:
     """The console as --console says; the progress line, if there may be one; whether stdout was closed meanwhile."""
-    until = None
-    if request.until_output is not None:
-        try:
-            until = re.compile(request.until_output.encode(), re.MULTILINE)
-        except re.error as error:
-            raise ConfigError(f"--until-output {request.until_output!r}: {error}") from None
+    until = expression("--until-output", request.until_output)
     with contextlib.ExitStack() as stack:
         broken = False
         progress: Progress | None = None

@@ -36,6 +36,9 @@ class Console:
         self.late_input = 0
         self.quit = False
         self.terminal = source is not None and os.isatty(source)
+        self.marks: re.Pattern[bytes] | None = None
+        self.on_mark: Callable[[str], None] = lambda text: None  # the output matches `marks`, once for each match
+        self._unmarked = bytearray()
         self.on_match: Callable[[bytes], None] = lambda text: None
         self.on_output: Callable[[], None] = lambda: None
         self.on_closed: Callable[[], None] = lambda: None  # nobody reads the output any more
@@ -48,6 +51,8 @@ class Console:
         self._digest.update(data)
         self.on_output()
         self._output(data)
+        if self.marks is not None:
+            self._mark(self.marks, data)
         if self._until is not None:
             self._recent += data
             found = self._until.search(self._recent)
@@ -56,6 +61,14 @@ class Console:
                 self.on_match(found.group())
             elif len(self._recent) > 2 * KEPT:
                 del self._recent[:-KEPT]
+
+    def _mark(self, marks: re.Pattern[bytes], data: bytes) -> None:
+        self._unmarked += data
+        end = 0
+        for found in marks.finditer(self._unmarked):
+            end = found.end()
+            self.on_mark(found.group().decode("utf-8", "backslashreplace"))
+        del self._unmarked[: max(end, len(self._unmarked) - KEPT)]
 
     def digest(self) -> str:
         """SHA-256 of all output so far."""

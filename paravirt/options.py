@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ class BootOptions:
     :ivar options: of the backend, as text; its own model converts them.
     :ivar engine: auto, or portable. :ivar no_accel: names of `machine.accel.NAMES` to do without.
     :ivar until: stop when the step of this name is over.
+    :ivar mark: at each match in the output the counters so far go into the record.
     :ivar timeout: wall seconds. :ivar idle_limit: virtual seconds without output or input, 0 for no limit.
     :ivar realtime: idle time takes as long as it says.
     :ivar rtc_now: the clock begins at the host's time, else at `DEFAULT_EPOCH`.
@@ -35,6 +37,7 @@ class BootOptions:
     count_ops: bool = False
     replace_paravirt: bool = True
     until: str | None = None
+    mark: re.Pattern[bytes] | None = None
     timeout: float | None = None
     max_instructions: int | None = None
     idle_limit: float = 600.0

@@ -72,6 +72,15 @@ class Counts(_Part):
     backend: dict[str, int] = Field(description="what the backend counts, by its own keys")
 
 
+class MarkRecord(_Part):
+    """The counters at the moment when the console had printed what --mark looks for."""
+
+    text: Text = Field(description="what matched")
+    instructions: int
+    virtual_ns: int
+    counts: Counts
+
+
 class HostRecord(_Part):
     """Figures of the host: not repeatable."""
 
@@ -95,6 +104,7 @@ class Record(_Part):
     virtual_ns: int
     counts: Counts
     steps: tuple[StepRecord, ...]
+    marks: tuple[MarkRecord, ...] = Field((), description="where the output matched --mark; at most 10000")
     state_hash: str = Field(description="SHA-256 of memory, registers and devices; empty without a machine")
     end_state: dict[str, Any] | None = Field(description="of the reference kernel, at power off")
     console_sha256: str = Field(description="of everything the guest printed")

@@ -15,7 +15,7 @@ from paravirt.errors import BackendError, ParavirtError
 from paravirt.guest import Guest
 from paravirt.machine.outcome import End, GuestExit, Outcome
 from paravirt.options import BootOptions
-from paravirt.record import Counts, EngineRecord, HostRecord, OutcomeRecord, Record, StepRecord
+from paravirt.record import Counts, EngineRecord, HostRecord, MarkRecord, OutcomeRecord, Record, StepRecord
 from paravirt.steps import Reading, Steps
 from paravirt.watchdog import Watchdog
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from paravirt.kernel import Kernel
 
 INPUT_POLL_SECONDS = 0.1
+MAX_MARKS = 10_000
 ACCELERATED = {"live", "block", "c", "fast", "checked"}
 
 
@@ -39,6 +40,7 @@ class Run:
         self.body: Callable[[], None] = guest.machine.run
         self.kernel: Kernel | None = None
         self._outcome = Outcome(End.ERROR, "the run did not begin")
+        self._marks: list[MarkRecord] = []
         self._started = time.monotonic()
         steps.read = self._reading
         steps.may_stop = True
@@ -55,6 +57,8 @@ class Run:
         console.on_output = machine.active
         console.on_match = lambda text: machine.end(
             End.MATCHED, f"the output matched: {text.decode('utf-8', 'backslashreplace')!r}")
+        if options.mark is not None:
+            console.marks, console.on_mark = options.mark, self._mark
         console.on_closed = lambda: machine.end(End.STOPPED, "nobody reads the console any more")
         if options.realtime:
             machine.sleep = self._sleep
@@ -158,6 +162,22 @@ class Run:
         machine = self.guest.machine
         return Reading(machine.engine.instructions(), machine.engine.now(), machine.traps, self._op_counts())
 
+    def _counts(self) -> Counts:
+        machine, engine = self.guest.machine, self.guest.machine.engine
+        return Counts(
+            ops=dict(sorted(self._op_counts().items())),
+            ops_counted="all" if self.options.count_ops else "host",
+            patched_sites=self.kernel.patched_sites if self.kernel is not None else 0,
+            exceptions={str(vector): count for vector, count in engine.exceptions().items()},
+            interrupts=engine.interrupts(), port_io=machine.port_io, traps=machine.traps,
+            backend=dict(self.guest.counts))
+
+    def _mark(self, line: str) -> None:
+        engine = self.guest.machine.engine
+        if len(self._marks) < MAX_MARKS:
+            self._marks.append(MarkRecord(text=line, instructions=engine.instructions(), virtual_ns=engine.now(),
+                                          counts=self._counts()))
+
     def _record(self, state: dict[str, Any] | None) -> Record:
         guest, outcome = self.guest, self._outcome
         machine, engine = guest.machine, guest.machine.engine
@@ -171,14 +191,8 @@ class Run:
             outcome=OutcomeRecord(kind=outcome.end.word, reason=outcome.reason, eip=outcome.eip,
                                   symbol=outcome.symbol),
             exit_code=outcome.exit_code, instructions=engine.instructions(), virtual_ns=engine.now(),
-            counts=Counts(
-                ops=dict(sorted(self._op_counts().items())),
-                ops_counted="all" if self.options.count_ops else "host",
-                patched_sites=self.kernel.patched_sites if self.kernel is not None else 0,
-                exceptions={str(vector): count for vector, count in engine.exceptions().items()},
-                interrupts=engine.interrupts(), port_io=machine.port_io, traps=machine.traps,
-                backend=dict(guest.counts)),
-            steps=tuple(StepRecord(**vars(step)) for step in self.steps.taken),
+            counts=self._counts(),
+            steps=tuple(StepRecord(**vars(step)) for step in self.steps.taken), marks=tuple(self._marks),
             state_hash=machine.state_hash(), end_state=state, console_sha256=guest.console.digest(),
             host=HostRecord(
                 wall_seconds=time.monotonic() - self._started,

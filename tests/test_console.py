@@ -93,6 +93,17 @@ def test_output_is_shown_before_the_match_is_told() -> None:
     assert order == ["active", "output", "match"]
 
 
+@given(PIECES)
+def test_each_match_is_marked_once_however_it_is_cut(pieces: list[bytes]) -> None:
+    text = b"".join(pieces).join([b"<mark>"] * 3)
+    for step in (1, 3, len(text)):
+        console, marks = Console(), list[str]()
+        console.marks, console.on_mark = re.compile(b"<mark>"), marks.append
+        for at in range(0, len(text), step):
+            console.write(text[at : at + step])
+        assert marks == ["<mark>"] * text.count(b"<mark>")
+
+
 # ------------------------------------------------------------------ input
 
 

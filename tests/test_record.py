@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,11 @@ from paravirt.guest import Guest
 from paravirt.options import BootOptions
 from paravirt.record import Counts, HostRecord, OutcomeRecord, Record, write_record
 from tests.elfmaker import Load, Sym, make_elf
-from tests.kernels import BASE, kernel
+from tests.kernels import BASE, kernel, raw_kernel
 
 MEMORY = 4 << 20
 KEYS = ["schema", "kernel", "sha256", "backend", "engine", "outcome", "exit_code", "instructions", "virtual_ns",
-        "counts", "steps", "state_hash", "end_state", "console_sha256", "host"]
+        "counts", "steps", "marks", "state_hash", "end_state", "console_sha256", "host"]
 
 
 def made(**changed: Any) -> Record:
@@ -201,3 +202,14 @@ def test_before_there_is_a_machine_there_is_no_record() -> None:
     with pytest.raises(PluginError):
         boot(kernel("ends", "halt"), BootOptions(backend="natvie"), on_end=lambda guest, record: ends.append(record))
     assert not ends
+
+
+def test_marks_hold_the_counters_of_their_moment(tmp_path: Path) -> None:
+    """Each letter is one OUT, so a mark behind the third has counted three."""
+    out = b"\x66\xba\xf8\x03" + b"".join(b"\xb0" + bytes([letter]) + b"\xee" for letter in b"abcabd")
+    record = run(raw_kernel(tmp_path / "letters", out + b"\xfa\xf4"), mark=re.compile(b"bc|d"))
+    assert [mark.text for mark in record.marks] == ["bc", "d"]
+    assert [mark.counts.port_io for mark in record.marks] == [3, 6]
+    first, last = record.marks
+    assert first.virtual_ns < last.virtual_ns <= record.virtual_ns
+    assert first.counts.traps < last.counts.traps
