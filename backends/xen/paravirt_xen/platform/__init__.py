@@ -1,0 +1,1 @@
+"""The hypervisor: what a paravirtual i386 domain stands on."""
