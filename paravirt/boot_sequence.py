@@ -60,7 +60,8 @@ def boot(kernel: Path | str | None = None, options: BootOptions | None = None, c
 
     with Machine(options.memory, options.disabled()) as machine:
         epoch = int(time.time()) if options.rtc_now else DEFAULT_EPOCH
-        guest = Guest(machine, info, model, console, options.append, options.initrd, epoch)
+        guest = Guest(machine, info, model, console, options.append, options.initrd, epoch,
+                      options.count_ops)
         run = Run(guest, backend.name, options, steps, on_slice)
         hook = plugins.manager.hook
         try:

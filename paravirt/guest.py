@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -63,6 +63,8 @@ class Guest:
     :ivar options: the backend's own options, an instance of its model.
     :ivar console: where the guest's console goes and its input comes from.
     :ivar counts: what the backend counts for the record; keys are its own, values repeatable.
+    :ivar more_counts: further such counts, asked whenever the record needs them: what is counted in C or in the guest.
+    :ivar count_ops: everything that a backend can count is wanted, what costs time too.
     :ivar vga_text: gives the lines on the text screen now; None if the platform has no screen.
     :ivar ops: the bound op table, of a paravirt kernel.
     """
@@ -74,7 +76,9 @@ class Guest:
     command_line: str = ""
     initrd: bytes | None = None
     epoch: int = 0
+    count_ops: bool = False
     counts: Counter[str] = field(default_factory=Counter)
+    more_counts: list[Callable[[], Mapping[str, int]]] = field(default_factory=list)
     vga_text: Callable[[], list[str]] | None = None
     ops: Ops = field(init=False)
 
@@ -82,6 +86,13 @@ class Guest:
     def memory(self) -> int:
         """Bytes of RAM."""
         return self.machine.ram.size
+
+    def all_counts(self) -> dict[str, int]:
+        """`counts` and `more_counts` together."""
+        total = Counter(self.counts)
+        for counts in self.more_counts:
+            total.update(counts())
+        return dict(total)
 
     def panic(self) -> tuple[str, int]:
         """Message and EIP that a paravirt kernel left in its end block."""

@@ -170,7 +170,7 @@ class Run:
             patched_sites=self.kernel.patched_sites if self.kernel is not None else 0,
             exceptions={str(vector): count for vector, count in engine.exceptions().items()},
             interrupts=engine.interrupts(), port_io=machine.port_io, traps=machine.traps,
-            backend=dict(self.guest.counts))
+            backend=self.guest.all_counts())
 
     def _mark(self, line: str) -> None:
         engine = self.guest.machine.engine

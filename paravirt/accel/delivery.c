@@ -101,6 +101,11 @@ int pv_invalid(void *uc, struct machine *m)
 	return 1;
 }
 
+static uint32_t flags(const struct machine *m)
+{
+	return m->interrupt_flag ? *m->interrupt_flag : ENV32(m, ENV_EFLAGS);
+}
+
 /*
  * CPUClass.cpu_exec_interrupt: called at a block boundary while an interrupt is requested.
  * The vector is asked for at the moment of delivery, as the INTA cycle does.
@@ -115,7 +120,7 @@ int pv_exec_interrupt(void *cpu, int request)
 	const struct platform *p = m->platform;
 	if (ENV32(m, ENV_HFLAGS) & HFLAGS_SHADOW)
 		return 0;
-	if (!(p && p->interruptible ? p->interruptible(m) : (ENV32(m, ENV_EFLAGS) & EFLAGS_IF) != 0))
+	if (!(p && p->interruptible ? p->interruptible(m) : (flags(m) & EFLAGS_IF) != 0))
 		return 0;
 	*(uint32_t *)(m->cpu + CPU_INTERRUPT_REQUEST) &= ~(uint32_t)INTERRUPT_HARD;
 	if (!m->acknowledge) {

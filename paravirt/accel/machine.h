@@ -77,6 +77,7 @@ struct machine {
 	const struct platform *platform;	/* NULL: bare hardware, or a platform in Python */
 	void *platform_state;			/* its own */
 	uint64_t traps;				/* what the platform answered in C, and bare hardware does not have */
+	const uint32_t *interrupt_flag;		/* a platform's virtual IF, at EFLAGS's bit; NULL: EFLAGS itself */
 	/* for the platform to call */
 	int (*account)(struct machine *m, uint32_t vector);	/* an exception counts and costs; 1: the run ends */
 	void (*deliver)(struct machine *m, uint32_t vector, int software);	/* through the guest's IDT */
@@ -92,7 +93,7 @@ struct platform {
 	uint64_t machine_size;	/* sizeof(struct machine): of the same build as the accelerator */
 	/* An exception, or INT n with EIP past it; 1: done. Else it goes on to the IDT or to Python. */
 	int (*exception)(struct machine *m, uint32_t vector, int software);
-	/* Whether the guest takes external interrupts now; replaces the test of EFLAGS.IF. */
+	/* Whether the guest takes external interrupts now; replaces the test of the flag. */
 	int (*interruptible)(struct machine *m);
 	/* An external interrupt that was acknowledged; 1: done. Else through the IDT. */
 	int (*interrupt)(struct machine *m, int vector);
@@ -100,6 +101,8 @@ struct platform {
 	int (*fill)(struct machine *m, uint64_t va, int size, int access, int mmu, int probe, uint64_t ra);
 	/* SYSENTER, EIP at the instruction; 1: done, EIP is where to go on. */
 	int (*sysenter)(struct machine *m);
+	/* IN or OUT that IOPL does not allow; 1: allowed. Else the TSS decides, and #GP. */
+	int (*port)(struct machine *m, uint32_t port, int size);
 };
 
 #define ENV32(m, offset) (*(uint32_t *)((m)->env + (offset)))

@@ -13,8 +13,11 @@ static void check(struct machine *m, uint32_t port, int size)
 {
 	uint32_t eflags = ENV32(m, ENV_EFLAGS), cpl = ENV32(m, ENV_HFLAGS) & HFLAGS_CPL;
 
-	if (cpl > (eflags >> EFLAGS_IOPL_SHIFT & 3) || eflags & EFLAGS_VM)
-		m->check_io[size >> 1](m->env, port);
+	if (cpl <= (eflags >> EFLAGS_IOPL_SHIFT & 3) && !(eflags & EFLAGS_VM))
+		return;
+	if (m->platform && m->platform->port && m->platform->port(m, port, size))
+		return;
+	m->check_io[size >> 1](m->env, port);
 }
 
 uint32_t pv_port_in(void *uc, uint32_t port, int size, struct machine *m)

@@ -64,6 +64,7 @@ class NativeMachine(ctypes.Structure):
         ("exceptions", ctypes.c_uint64 * 256), ("interrupts", ctypes.c_uint64),
         ("rdtscs", ctypes.c_uint64), ("fills", ctypes.c_uint64),
         ("platform", Pointer), ("platform_state", Pointer), ("traps", ctypes.c_uint64),
+        ("interrupt_flag", Pointer),
         ("account", Pointer), ("deliver", Pointer), ("spend", Pointer),
     )
 

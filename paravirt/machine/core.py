@@ -22,7 +22,6 @@ from paravirt.machine.vcpu import Vcpu
 
 SLICE_NS = 10_000_000
 DEFAULT_MEMORY = 128 << 20
-EFLAGS_IF = 0x200
 
 
 class Machine:
@@ -150,11 +149,11 @@ class Machine:
             raise GuestExit(self._placed(Outcome(End.LIMIT, f"{limit} instructions have run")))
 
     def _can_wake(self) -> bool:
-        return self.engine.interrupt_pending and bool(self.vcpu.state.words[layout.EFLAGS] & EFLAGS_IF)
+        return self.engine.interrupt_pending and self.engine.interrupts_on()
 
     def _idle(self) -> None:
         """HLT: let time pass to the next thing that can happen."""
-        if not self.vcpu.state.words[layout.EFLAGS] & EFLAGS_IF:
+        if not self.engine.interrupts_on():
             raise GuestExit(self._placed(Outcome(End.HALT, "the guest halted with interrupts off")))
         deadline = self.timeline.next_deadline()
         if deadline is None:

@@ -67,6 +67,8 @@ class Engine:
         self._counters: dict[int, ctypes.c_uint64] = {}
         self._hlt_hooks: set[int] = set()
         self._hlt_seen = -1
+        self._halt = False
+        self._virtual_flag: memoryview | None = None
         self.seams = Seams(self._library, self._uc, ram, self.record, disabled)
         self.state, self._live = self.seams.state, self.seams.live
         self.flush_tlb, self.flush_page, ram.on_write = self.seams.flushes()
@@ -93,6 +95,25 @@ class Engine:
             self.record.native[vector >> 6] |= 1 << (vector & 63)
         self.record.acknowledge = self._callbacks.acknowledge_pointer if interrupts else None
         self.record.sysenter_here = sysenter and self.record.sysenter > 0
+
+    def virtual_flag(self, physical: int) -> None:
+        """Let bit 9 of a word of RAM decide whether external interrupts are taken, in place of EFLAGS.IF, which the
+        platform keeps set.
+
+        :param physical: address of the word, a multiple of 4.
+        """
+        self._virtual_flag = self.ram.bytes[physical : physical + 4].cast("I")
+        self.record.interrupt_flag = self.ram.address + physical
+
+    def interrupts_on(self) -> bool:
+        """Whether the guest takes external interrupts: by the platform's flag, else by EFLAGS.IF."""
+        flag = self._virtual_flag
+        return bool((self.state.words[layout.EFLAGS] if flag is None else flag[0]) & EFLAGS_IF)
+
+    def halt(self) -> None:
+        """From inside an exit: the CPU waits for an interrupt behind it, as HLT does."""
+        self._halt = True
+        self.stop()
 
     def gate_page(self, start: int, end: int) -> None:
         """EIPs at which ``int 0x83`` is a call of the host."""
@@ -140,7 +161,7 @@ class Engine:
         self.interrupt_pending = pending
         if self._live is not None and self.seams.accelerator is not None:
             self._live.interrupt_requested = pending
-            if pending and self._live.words[layout.EFLAGS] & EFLAGS_IF:
+            if pending and self.interrupts_on():
                 self.shorten()
 
     def run(self, deadline: int) -> bool:
@@ -155,6 +176,7 @@ class Engine:
         state.load()
         if self._live is not None:
             self._live.halted = False
+        self._halt = False
         self.record.window = 0
         if self.interrupt_pending and not self.record.acknowledge and self._window_open():
             self._deliver_interrupt()
@@ -183,7 +205,7 @@ class Engine:
             raise CpuStopped(f"the CPU cannot go on: {self.record.stopped.decode('ascii', 'replace')}")
         if status:
             raise CpuStopped(self._library.message(status))
-        halted = self._live.halted if self._live is not None else self._halted_by_text()
+        halted = self._halt or (self._live.halted if self._live is not None else self._halted_by_text())
         if not halted and self._live is not None and state.words[layout.OLD_EXCEPTION] == DOUBLE_FAULT:
             raise TripleFault
         return halted
@@ -195,8 +217,7 @@ class Engine:
         return min(max(2, budget), COUNT_SLICE)
 
     def _window_open(self) -> bool:
-        words = self.state.words
-        return bool(words[layout.EFLAGS] & EFLAGS_IF) and not words[layout.HFLAGS] & layout.HF_SHADOW
+        return self.interrupts_on() and not self.state.words[layout.HFLAGS] & layout.HF_SHADOW
 
     def _deliver_interrupt(self) -> None:
         handlers = self._callbacks.handlers
@@ -288,6 +309,17 @@ class Engine:
         finally:
             record.msrs = checked
 
+    def write_msr(self, index: int, value: int) -> None:
+        """A model-specific register; what libunicorn does not have is dropped."""
+        record = self.record
+        checked, record.msrs = record.msrs, 0
+        try:
+            self.state.store()
+            self._uc.msr_write(index, value)
+            self.state.load()
+        finally:
+            record.msrs = checked
+
     def internal_address(self, name: str) -> int:
         """Address of one of libunicorn's own i386 functions; :raises AttributeError: there is none."""
         return self._library.address(name + "_x86_64")
@@ -331,6 +363,7 @@ class Engine:
         """Let go of the engine; nothing may be called afterwards."""
         self.seams.close()
         self._uc = None
+        self._virtual_flag = None
         self._callbacks.close()
 
 

@@ -101,6 +101,15 @@ class Vcpu:
         """A model-specific register of the engine; 0 for one that it does not have."""
         return self.engine.read_msr(index)
 
+    def set_msr(self, index: int, value: int) -> None:
+        """Store a model-specific register of the engine; one that it does not have is dropped."""
+        self.engine.write_msr(index, value)
+
+    @property
+    def tsc(self) -> int:
+        """What RDTSC would give now."""
+        return self.engine.now() + int(self.engine.record.tsc_offset)
+
     # ------------------------------------------------------------------ segments
 
     def segment(self, index: int) -> Segment:
@@ -194,6 +203,10 @@ class Vcpu:
     def flush_tlb(self) -> None:
         """Forget all translations, global ones too."""
         self.engine.flush_tlb()
+
+    def flush_page(self, va: int) -> None:
+        """Forget the translation of one address."""
+        self.engine.flush_page(va)
 
     # ------------------------------------------------------------------ ports
 
