@@ -13,6 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Mapping
+from itertools import pairwise
 
 import pytest
 
@@ -20,6 +21,7 @@ from paravirt.machine import layout
 from paravirt.machine.core import Machine
 from paravirt.machine.exits import Exit, Kind
 from paravirt.machine.outcome import End, GuestExit, Outcome
+from paravirt.machine.vcpu import Vcpu
 from paravirt.pc import PC_EXITS
 from tests.snippet import BLOCK_CLOCK, KERNEL_CS, Guest, each_engine, start
 
@@ -91,6 +93,55 @@ def test_input_may_still_come(engine: str) -> None:
         guest.machine.wait_for_input, guest.machine.acknowledge = wait, acknowledge
         assert guest.run().end is End.IDLE
         assert (guest.vectors(), answers) == ([0x33], [])
+
+
+@each_engine
+def test_a_platform_blocks_the_cpu(engine: str) -> None:
+    """`block` is HLT without an interrupt: no instruction runs until the platform says so, and time passes."""
+    woken: list[int] = []
+    instructions: list[int] = []
+    events: list[str] = []
+
+    def system_call(vcpu: Vcpu, vector: int, error: int, software: bool) -> None:
+        machine = vcpu.machine
+        instructions.append(machine.engine.instructions())
+        if woken:
+            assert machine.engine.now() >= woken[-1], "it ran before it was woken"
+        if len(woken) == 3:
+            machine.end(End.STOPPED, "enough")
+            return
+        when = machine.engine.now() + 7 * MS
+        machine.timeline.call_at(when - 5 * MS, lambda: None)  # a deadline that wakes nobody
+        machine.timeline.call_at(when, lambda: woken.append(when))
+        machine.block(lambda: bool(woken) and woken[-1] == when, "an event")
+        events.append("blocked")
+
+    with start("spin", engine, table={**PC_EXITS, Exit(Kind.SOFTWARE_INTERRUPT, 0x80): system_call},
+               arguments=[SYSTEM_CALLS]) as guest:
+        slept: list[int] = []
+        guest.machine.sleep = slept.append
+        guest.machine.entering = lambda: events.append("enters")
+        assert guest.run().end is End.STOPPED
+        assert len(woken) == 3 and guest.vectors() == []
+        assert sum(slept) > 6 * MS * 3
+        if engine in BLOCK_CLOCK:
+            assert all(0 < b - a < 10 for a, b in pairwise(instructions)), "a jump and the next call"
+        waiting = [index for index, event in enumerate(events) if event == "blocked"]
+        assert all(events[index + 1] == "enters" for index in waiting), "once, when it was woken"
+
+
+@each_engine
+def test_a_blocked_cpu_that_nothing_can_wake(engine: str) -> None:
+    def system_call(vcpu: Vcpu, vector: int, error: int, software: bool) -> None:
+        vcpu.machine.block(lambda: False, "an event")
+
+    with start("spin", engine, table={**PC_EXITS, Exit(Kind.SOFTWARE_INTERRUPT, 0x80): system_call},
+               arguments=[SYSTEM_CALLS]) as guest:
+        asked: list[bool] = [True, False]
+        guest.machine.wait_for_input = lambda: asked.pop(0)
+        outcome = guest.run()
+        assert (outcome.end, outcome.reason) == (End.IDLE, "the guest waits for an event that no device will raise")
+        assert outcome.eip == guest.symbol("system_calls") + 2 and asked == []
 
 
 @each_engine

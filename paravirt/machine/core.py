@@ -39,6 +39,7 @@ class Machine:
         self.device_state: Callable[[], Mapping[str, object]] = dict
         self.wait_for_input: Callable[[], bool] = lambda: False
         self.each_slice: Callable[[], None] = lambda: None
+        self.entering: Callable[[], None] = lambda: None  # the platform's last word before the CPU runs (on)
         self.sleep: Callable[[int], None] = lambda ns: None
         self.symbolize: Callable[[int], str] = lambda eip: ""
         self.max_instructions: int | None = None
@@ -46,6 +47,8 @@ class Machine:
         self.outcome: Outcome | None = None
         self.input_at_end: Callable[[], bool] = lambda: True
         self._last_activity = 0
+        self._wakes: Callable[[], bool] | None = None
+        self._waits_for = ""
 
     def __enter__(self) -> Machine:
         return self
@@ -109,6 +112,17 @@ class Machine:
             self.outcome = outcome
         self.engine.stop()
 
+    def block(self, wakes: Callable[[], bool], waits_for: str) -> None:
+        """A platform lets the CPU wait, as HLT does: it runs no instruction until `wakes` says yes.
+
+        From inside an exit, which ends the slice behind it. `wakes` is asked again when a deadline has passed or
+        input has come.
+
+        :param waits_for: what the guest waits for, for the sentence when nothing can happen any more.
+        """
+        self._wakes, self._waits_for = wakes, waits_for
+        self.engine.stop()
+
     def active(self) -> None:
         """The guest did something that shows: it is not idle for ever."""
         self._last_activity = self.engine.now()
@@ -127,9 +141,10 @@ class Machine:
                 self.each_slice()
                 self.timeline.run_due()
                 self._check()
-                if halted and not self._can_wake():
+                if self._waits(halted):
                     self._idle()
                     continue
+                self.entering()
                 now = engine.now()
                 deadline = self.timeline.next_deadline()
                 until = now + SLICE_NS if deadline is None else min(deadline, now + SLICE_NS)
@@ -148,19 +163,28 @@ class Machine:
         if limit is not None and self.engine.instructions() >= limit:
             raise GuestExit(self._placed(Outcome(End.LIMIT, f"{limit} instructions have run")))
 
-    def _can_wake(self) -> bool:
-        return self.engine.interrupt_pending and self.engine.interrupts_on()
-
-    def _idle(self) -> None:
-        """HLT: let time pass to the next thing that can happen."""
+    def _waits(self, halted: bool) -> bool:
+        """Whether the CPU has nothing to do until something happens: a platform has blocked it, or HLT."""
+        if self._wakes is not None:
+            if not self._wakes():
+                return True
+            self._wakes = None
+            return False
+        if not halted:
+            return False
         if not self.engine.interrupts_on():
             raise GuestExit(self._placed(Outcome(End.HALT, "the guest halted with interrupts off")))
+        self._waits_for = "an interrupt"
+        return not self.engine.interrupt_pending
+
+    def _idle(self) -> None:
+        """Let time pass to the next thing that can happen."""
         deadline = self.timeline.next_deadline()
         if deadline is None:
             if self.wait_for_input() or self.outcome is not None:
                 return
             raise GuestExit(self._placed(Outcome(
-                End.IDLE, "the guest waits for an interrupt that no device will raise")))
+                End.IDLE, f"the guest waits for {self._waits_for} that no device will raise")))
         if self.idle_limit_ns and self.input_at_end() and deadline - self._last_activity > self.idle_limit_ns:
             raise GuestExit(self._placed(Outcome(
                 End.IDLE, f"nothing but timer interrupts for {self.idle_limit_ns // 10**9} virtual seconds")))

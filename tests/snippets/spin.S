@@ -4,7 +4,7 @@
  */
 #include "kernel.inc"
 
-	.globl	main, forever, sleeper, asleep, counted, counted_twice, string, gate_stub
+	.globl	main, forever, sleeper, asleep, system_calls, counted, counted_twice, string, gate_stub
 main:
 	mov	ARG(0), %eax
 	jmp	*cases(, %eax, 4)
