@@ -58,7 +58,7 @@ def boot(kernel: Path | str | None = None, options: BootOptions | None = None, c
         backend, _ = plugins.select(options.backend, info)
         model = plugins.options(backend, options.options)
 
-    with Machine(options.memory, options.disabled()) as machine:
+    with Machine(options.memory, options.disabled(), plugins.reserved_memory(options.memory)) as machine:
         epoch = int(time.time()) if options.rtc_now else DEFAULT_EPOCH
         guest = Guest(machine, info, model, console, options.append, options.initrd, epoch,
                       options.count_ops)

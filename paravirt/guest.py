@@ -84,8 +84,8 @@ class Guest:
 
     @property
     def memory(self) -> int:
-        """Bytes of RAM."""
-        return self.machine.ram.size
+        """Bytes of RAM that the guest gets."""
+        return self.machine.memory
 
     def all_counts(self) -> dict[str, int]:
         """`counts` and `more_counts` together."""

@@ -106,6 +106,11 @@ class Plugins:
             raise ConfigError(f"options of backend {backend.name!r}: "
                               f"{describe(error, tuple(model.model_fields) or ('none',))}") from None
 
+    def reserved_memory(self, memory: int) -> int:
+        """Bytes of RAM that the chosen backend's platform needs beside the `memory` of the guest."""
+        reserved: int | None = self.manager.hook.paravirt_reserved_memory(memory=memory)
+        return reserved or 0
+
 
 def load_plugins(config: Config, extra: Iterable[object] = ()) -> Plugins:
     """Load everything that plugins.toml and installed packages offer.

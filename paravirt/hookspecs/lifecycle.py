@@ -57,6 +57,14 @@ def paravirt_probe(kernel: KernelInfo) -> Verdict:
     """
 
 
+@hookspec(firstresult=True)
+def paravirt_reserved_memory(memory: int) -> int:
+    """Bytes of RAM that the machine needs beside the guest's own: a hypervisor's. Without an answer: none.
+
+    :param memory: bytes that the guest gets. :return: a multiple of 4096.
+    """
+
+
 @hookspec
 def paravirt_devices(guest: Guest) -> None:
     """Attach devices: claim ports and addresses, connect interrupt lines and the exit table.

@@ -26,10 +26,11 @@ DEFAULT_MEMORY = 128 << 20
 
 class Machine:
     """:param memory: bytes of RAM, a multiple of 4096.
-    :param disabled: speed-ups to leave out, names of `machine.accel.NAMES`."""
+    :param disabled: speed-ups to leave out, names of `machine.accel.NAMES`.
+    :param reserved: further bytes of RAM, which the platform keeps for itself; a multiple of 4096."""
 
-    def __init__(self, memory: int = DEFAULT_MEMORY, disabled: Iterable[str] = ()) -> None:
-        self.ram = Ram(memory)
+    def __init__(self, memory: int = DEFAULT_MEMORY, disabled: Iterable[str] = (), reserved: int = 0) -> None:
+        self.ram, self.memory = Ram(memory + reserved), memory
         self.ports, self.mmio = PortBus(), MmioBus()
         self._dispatcher: Dispatcher | None = None
         self.engine = Engine(self.ram, disabled)

@@ -76,7 +76,7 @@ def boot_to_rest_init(inspect: Callable[[Stopped], None], options: BootOptions |
     output = bytearray()
     console = Console(output.extend)
     raised: list[BaseException] = []
-    with Machine(options.memory, options.disabled()) as machine:
+    with Machine(options.memory, options.disabled(), plugins.reserved_memory(options.memory)) as machine:
         guest = Guest(machine, info, plugins.options(backend, options.options), console, options.append,
                       options.initrd, DEFAULT_EPOCH, options.count_ops)
         run = Run(guest, backend.name, options, Steps())
