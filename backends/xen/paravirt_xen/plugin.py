@@ -1,21 +1,63 @@
-"""The xen backend. It is not written yet: its probe says so."""
+"""A paravirtual Xen domain: the hypervisor under a guest, and the op table of a kernel that takes one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from paravirt.api import Answer, Backend, KernelInfo, Verdict, hookimpl
+from paravirt.api import Answer, Backend, ElfImage, Guest, ImageError, KernelInfo, Verdict, hookimpl, xen_notes
+from paravirt_xen.platform.builder import Builder, reserved_memory
+from paravirt_xen.platform.domain import Domain
+from paravirt_xen.platform.exits import exit_table
+from paravirt_xen.platform.hypercalls import Dispatcher
+from paravirt_xen.platform.notes import parse_notes
+from paravirt_xen.platform.start import start
+from paravirt_xen.platform.traps import Traps
 
 
 class Xen(Backend):
-    """Takes part in the listings only."""
+    """The hypervisor."""
 
     name = "xen"
     summary = "a paravirtual Xen domain"
+    builder: Builder
+
+    @property
+    def domain(self) -> Domain:
+        """The domain, from `paravirt_devices` on."""
+        return self.builder.domain
 
     @hookimpl
     def paravirt_probe(self, kernel: KernelInfo) -> Verdict:
-        return Verdict(Answer.NO, "not written yet")
+        image = kernel.image
+        if not isinstance(image, ElfImage):
+            return Verdict(Answer.NO, "a bzImage: the domain builder wants an ELF kernel")
+        if not xen_notes(image):
+            return Verdict(Answer.NO, "it has neither Xen notes nor a section __xen_guest")
+        try:
+            notes = parse_notes(image)
+        except ImageError as problem:
+            return Verdict(Answer.NO, str(problem))
+        if kernel.note is not None:
+            return Verdict(Answer.YES, 'Xen notes, and the note "Paravirt"')
+        if notes.entry == image.entry:
+            return Verdict(Answer.ONLY, "Xen notes, and no other entry than the domain builder's")
+        return Verdict(Answer.YES, f"Xen notes, with an entry of their own at {notes.entry:#x}")
+
+    @hookimpl
+    def paravirt_reserved_memory(self, memory: int) -> int:
+        return reserved_memory(memory)
+
+    @hookimpl
+    def paravirt_devices(self, guest: Guest) -> None:
+        self.builder = Builder(guest)
+        domain = self.domain
+        domain.traps = Traps(domain)
+        guest.machine.connect(exit_table(domain, Dispatcher(domain)))
+
+    @hookimpl
+    def paravirt_build_guest(self, guest: Guest) -> None:
+        self.builder.build()
+        start(self.builder)
 
 
 @hookimpl

@@ -24,13 +24,16 @@ CR3 = layout.CR + 3
 class Domain:
     """
     :param p2m: pfn -> mfn at the start. The guest keeps a list of its own, which may differ later.
-    :ivar m2p: mfn -> pfn, the table that the guest reads. Write it with `set_m2p`.
     :ivar shared_mfn: frame of shared_info. The hypervisor's frames are outside of `p2m`.
     """
 
     frames: Any  # frames.Frames
     events: Any  # events.Events
     traps: Any  # traps.Traps
+    hole: Any  # hole.Hole
+    store_mfn: int
+    console_mfn: int
+    l3_mfn: int  # the page table in use, of three levels
 
     def __init__(self, guest: Guest, p2m: array[int]) -> None:
         self.guest, self.machine = guest, guest.machine
@@ -38,10 +41,10 @@ class Domain:
         self.counts = guest.counts
         self.p2m, self.nr_pages = p2m, len(p2m)
         self.machine_frames = self.ram.size // PAGE
-        self.m2p = self.ram.words[M2P_MACHINE // 4 : M2P_MACHINE // 4 + self.machine_frames]
-        self.ram.write(M2P_MACHINE, b"\xff" * (4 * self.machine_frames))
+        table = array("I", b"\xff" * (4 * self.machine_frames))
         for pfn, mfn in enumerate(p2m):
-            self.m2p[mfn] = pfn
+            table[mfn] = pfn
+        self.ram.write(M2P_MACHINE, table.tobytes())
         self._heap = HEAP_FIRST
         self.shared_mfn = self.hypervisor_frame()
         self.shared = self.shared_mfn * PAGE
@@ -59,6 +62,11 @@ class Domain:
             raise HypercallError(ENOMEM, "the hypervisor's memory is used up")
         self._heap += 1
         return self._heap - 1
+
+    @property
+    def m2p(self) -> memoryview:
+        """mfn -> pfn, the table that the guest reads; `set_m2p` writes it."""
+        return self.ram.words[M2P_MACHINE // 4 : M2P_MACHINE // 4 + self.machine_frames]
 
     def set_m2p(self, mfn: int, pfn: int) -> None:
         self.ram.write_u32(M2P_MACHINE + 4 * mfn, pfn)

@@ -19,3 +19,5 @@ GDT_WINDOW = 0xFBC00000  # 16 pages: the guest's 14 descriptor frames and the hy
 GUEST_GDT_FRAMES = 14
 GUEST_GDT_ENTRIES = GUEST_GDT_FRAMES * PAGE // 8
 RING1_CS, RING1_DS, RING3_CS, RING3_DS = 0xE019, 0xE021, 0xE02B, 0xE033
+
+CHUNK = 64  # frames of the domain that lie together in machine memory
