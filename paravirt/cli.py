@@ -113,6 +113,8 @@ def boot(
     until_output: Annotated[str | None, typer.Option(metavar="REGEX", help="stop when the output matches")] = None,
     mark: Annotated[str | None, typer.Option(
         metavar="REGEX", help="put the counters into the record at each match in the output")] = None,
+    sample: Annotated[float | None, typer.Option(
+        metavar="MS", help="put the counters into the record every so many virtual milliseconds")] = None,
     timeout: Annotated[float | None, typer.Option(help="wall seconds")] = None,
     max_instructions: Annotated[int | None, typer.Option(help="instructions")] = None,
     idle_limit: Annotated[float, typer.Option(help="virtual seconds without output or input; 0: no limit")] = 600.0,
@@ -132,8 +134,37 @@ def boot(
 
     raise typer.Exit(boot_command(Request(
         kernel, backend, tuple(option or ()), initrd, append, memory, vcpus, engine, tuple(no_accel or ()), count_ops,
-        noreplace, until, until_output, mark, timeout, max_instructions, idle_limit, realtime, rtc, console, json_file,
+        noreplace, until, until_output, mark, sample,
+        timeout, max_instructions, idle_limit, realtime, rtc, console, json_file,
         stats, screen, quiet, plugins)))
+
+
+@app.command(epilog="Exit status: 0 the backends agree, 1 they differ, 70 a run failed, 130 interrupted, 2 usage.")
+def compare(
+    kernel: Annotated[Path | None, typer.Argument(help="ELF kernel or bzImage; default: the reference kernel")] = None,
+    backends: Annotated[str, typer.Option(
+        metavar="A,B:KEY=VALUE", help="backends, each with options of its own; default: all that can run it")] = "",
+    suite: Annotated[str | None, typer.Option(help="lmbench: what each operation of the kernel costs")] = None,
+    initrd: Annotated[Path | None, typer.Option(help="initial RAM disk")] = None,
+    append: Annotated[str, typer.Option(help="the kernel's command line")] = "",
+    memory: Annotated[str, typer.Option(help="RAM, as 128M, 128MiB or bytes")] = "128M",
+    engine: Annotated[str, typer.Option(help="auto, or portable: public Unicorn interface only")] = "auto",
+    count_ops: Annotated[bool, typer.Option(
+        "--count-ops", help="count the ops of a kernel that has tables of its own, too")] = False,
+    timeout: Annotated[float, typer.Option(help="wall seconds of each run")] = 600.0,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="write all that was found")] = None,
+    report: Annotated[Path | None, typer.Option(metavar="FILE", help="write an HTML page with plots")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="print no progress")] = False,
+    plugins: PluginsFile = None,
+    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
+) -> None:
+    """Boot a kernel on several backends: do they agree, and what does each cost?"""
+    from paravirt.compare.command import Request, compare_command
+
+    words = ["--append", append, "--memory", memory, "--engine", engine, "--timeout", str(timeout)]
+    words += ["--initrd", str(initrd)] if initrd is not None else []
+    raise typer.Exit(compare_command(Request(
+        kernel, backends, suite, count_ops, tuple(words), json_file, report, plugins, quiet)))
 
 
 @app.command()

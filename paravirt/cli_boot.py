@@ -50,6 +50,7 @@ class Request(NamedTuple):
     until: str | None
     until_output: str | None
     mark: str | None
+    sample: float | None
     timeout: float | None
     max_instructions: int | None
     idle_limit: float
@@ -123,7 +124,8 @@ def boot_options(request: Request) -> BootOptions:
             raise ConfigError(f"--no-accel: no speed-up {name!r}{close_match(name, accel.NAMES)}")
     if request.rtc not in ("fixed", "now"):
         raise ConfigError(f"--rtc: {request.rtc!r} is neither 'fixed' nor 'now'")
-    for option, value in (("--timeout", request.timeout), ("--max-instructions", request.max_instructions)):
+    for option, value in (("--timeout", request.timeout), ("--sample", request.sample),
+                          ("--max-instructions", request.max_instructions)):
         if value is not None and not value > 0:  # nor NaN
             raise ConfigError(f"{option} {value}: must be positive")
     for option, seconds in (("--timeout", request.timeout), ("--idle-limit", request.idle_limit)):
@@ -136,7 +138,8 @@ def boot_options(request: Request) -> BootOptions:
         count_ops=request.count_ops, replace_paravirt=not request.noreplace, until=request.until,
         timeout=request.timeout, max_instructions=request.max_instructions, idle_limit=request.idle_limit,
         realtime=os.isatty(0) if request.realtime is None else request.realtime, rtc_now=request.rtc == "now",
-        plugins_file=request.plugins, mark=expression("--mark", request.mark))
+        plugins_file=request.plugins, mark=expression("--mark", request.mark),
+        sample_ns=int((request.sample or 0) * 1e6))
 
 
 def expression(option: str, text: str | None) -> re.Pattern[bytes] | None:

@@ -126,7 +126,7 @@ def op_listing(name: str, kernel: Path | None, plugins_file: Path | None) -> Non
     shown = 0
     for each in names:
         try:
-            slots = _slots(load_plugins(config), each, info)
+            slots = bound_slots(load_plugins(config), each, info)
         except ParavirtError as error:
             if name != "all":
                 raise
@@ -141,7 +141,7 @@ def op_listing(name: str, kernel: Path | None, plugins_file: Path | None) -> Non
         raise PluginError("no backend has an op table for this kernel")
 
 
-def _slots(plugins: Plugins, name: str, info: KernelInfo) -> dict[str, Slot]:
+def bound_slots(plugins: Plugins, name: str, info: KernelInfo) -> dict[str, Slot]:
     """Bind a backend's table to the kernel's layout, in a machine that never runs."""
     backend: Backend
     backend, _ = plugins.select(name, info)

@@ -21,6 +21,7 @@ class BootOptions:
     :ivar engine: auto, or portable. :ivar no_accel: names of `machine.accel.NAMES` to do without.
     :ivar until: stop when the step of this name is over.
     :ivar mark: at each match in the output the counters so far go into the record.
+    :ivar sample_ns: the counters go into the record this often, in virtual time; 0: never.
     :ivar timeout: wall seconds. :ivar idle_limit: virtual seconds without output or input, 0 for no limit.
     :ivar realtime: idle time takes as long as it says.
     :ivar rtc_now: the clock begins at the host's time, else at `DEFAULT_EPOCH`.
@@ -38,6 +39,7 @@ class BootOptions:
     replace_paravirt: bool = True
     until: str | None = None
     mark: re.Pattern[bytes] | None = None
+    sample_ns: int = 0
     timeout: float | None = None
     max_instructions: int | None = None
     idle_limit: float = 600.0

@@ -73,9 +73,9 @@ class Counts(_Part):
 
 
 class MarkRecord(_Part):
-    """The counters at the moment when the console had printed what --mark looks for."""
+    """The counters at one moment of the run."""
 
-    text: Text = Field(description="what matched")
+    text: Text = Field(description="of a mark: what the console had just printed")
     instructions: int
     virtual_ns: int
     counts: Counts
@@ -93,7 +93,7 @@ class HostRecord(_Part):
 class Record(_Part):
     """One run."""
 
-    schema_version: int = Field(SCHEMA, serialization_alias="schema")
+    schema_version: int = Field(SCHEMA, alias="schema")
     kernel: Text
     sha256: str = Field(description="of the kernel's file")
     backend: str
@@ -105,6 +105,7 @@ class Record(_Part):
     counts: Counts
     steps: tuple[StepRecord, ...]
     marks: tuple[MarkRecord, ...] = Field((), description="where the output matched --mark; at most 10000")
+    samples: tuple[MarkRecord, ...] = Field((), description="every so often, as --sample says; at most 1000")
     state_hash: str = Field(description="SHA-256 of memory, registers and devices; empty without a machine")
     end_state: dict[str, Any] | None = Field(description="of the reference kernel, at power off")
     console_sha256: str = Field(description="of everything the guest printed")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from paravirt.kernel import Kernel
 
 INPUT_POLL_SECONDS = 0.1
-MAX_MARKS = 10_000
+MAX_MARKS, MAX_SAMPLES = 10_000, 1000
 ACCELERATED = {"live", "block", "c", "fast", "checked"}
 
 
@@ -41,6 +41,8 @@ class Run:
         self.kernel: Kernel | None = None
         self._outcome = Outcome(End.ERROR, "the run did not begin")
         self._marks: list[MarkRecord] = []
+        self._samples: list[MarkRecord] = []
+        self._next_sample = 0
         self._started = time.monotonic()
         steps.read = self._reading
         steps.may_stop = True
@@ -106,6 +108,9 @@ class Run:
         console.poll()
         if console.quit:
             machine.end(End.STOPPED, "Ctrl-] was pressed")
+        if self.options.sample_ns and machine.engine.now() >= self._next_sample and len(self._samples) < MAX_SAMPLES:
+            self._samples.append(self._moment(""))
+            self._next_sample = machine.engine.now() + self.options.sample_ns
         if self._on_slice is not None:
             self._on_slice(machine.engine.instructions(), machine.engine.now())
 
@@ -172,11 +177,14 @@ class Run:
             interrupts=engine.interrupts(), port_io=machine.port_io, traps=machine.traps,
             backend=self.guest.all_counts())
 
-    def _mark(self, line: str) -> None:
+    def _moment(self, text: str) -> MarkRecord:
         engine = self.guest.machine.engine
+        return MarkRecord(text=text, instructions=engine.instructions(), virtual_ns=engine.now(),
+                          counts=self._counts())
+
+    def _mark(self, text: str) -> None:
         if len(self._marks) < MAX_MARKS:
-            self._marks.append(MarkRecord(text=line, instructions=engine.instructions(), virtual_ns=engine.now(),
-                                          counts=self._counts()))
+            self._marks.append(self._moment(text))
 
     def _record(self, state: dict[str, Any] | None) -> Record:
         guest, outcome = self.guest, self._outcome
@@ -193,6 +201,7 @@ class Run:
             exit_code=outcome.exit_code, instructions=engine.instructions(), virtual_ns=engine.now(),
             counts=self._counts(),
             steps=tuple(StepRecord(**vars(step)) for step in self.steps.taken), marks=tuple(self._marks),
+            samples=tuple(self._samples),
             state_hash=machine.state_hash(), end_state=state, console_sha256=guest.console.digest(),
             host=HostRecord(
                 wall_seconds=time.monotonic() - self._started,

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import stat
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from tests.kernels import BASE, kernel, raw_kernel
 
 MEMORY = 4 << 20
 KEYS = ["schema", "kernel", "sha256", "backend", "engine", "outcome", "exit_code", "instructions", "virtual_ns",
-        "counts", "steps", "marks", "state_hash", "end_state", "console_sha256", "host"]
+        "counts", "steps", "marks", "samples", "state_hash", "end_state", "console_sha256", "host"]
 
 
 def made(**changed: Any) -> Record:
@@ -213,3 +214,15 @@ def test_marks_hold_the_counters_of_their_moment(tmp_path: Path) -> None:
     first, last = record.marks
     assert first.virtual_ns < last.virtual_ns <= record.virtual_ns
     assert first.counts.traps < last.counts.traps
+
+
+def test_samples_are_taken_in_virtual_time() -> None:
+    """Slices of the run are 10 ms at most; a sample is taken at the first slice behind its moment."""
+    record = boot(None, BootOptions(sample_ns=50_000_000, timeout=60))
+    moments = [sample.virtual_ns for sample in record.samples]
+    assert moments[0] == 0
+    gaps = [later - sooner for sooner, later in pairwise(moments)]
+    assert min(gaps) >= 50_000_000
+    assert max(gaps) < 61_000_000
+    assert [sample.instructions for sample in record.samples] == sorted(s.instructions for s in record.samples)
+    assert record.samples == boot(None, BootOptions(sample_ns=50_000_000, timeout=60)).samples
