@@ -18,6 +18,10 @@ class Ram:
 
     `words` and `quads` view the same memory as little-endian 32- and 64-bit words, for the page
     walker. The views must not be used for writing: use `write`, `write_u32` or `write_u64`.
+
+    :ivar on_write: invalidates code that was translated from [start, end).
+    :ivar code_pages: a byte a page, not 0 if code was translated from it and may still be; None on an engine that
+        cannot tell. Where it is 0, `on_write` need not be called.
     """
 
     def __init__(self, size: int) -> None:
@@ -31,6 +35,7 @@ class Ram:
         self.words = self.bytes.cast("I")
         self.quads = self.bytes.cast("Q")
         self.on_write: Callable[[int, int], None] = lambda start, end: None
+        self.code_pages: memoryview | None = None
 
     def contains(self, address: int, length: int = 1) -> bool:
         """Whether `length` bytes from physical `address` all lie in RAM."""

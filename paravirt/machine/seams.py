@@ -101,7 +101,8 @@ class Seams:
         self._library.hook(self._handle, const.UC_HOOK_BLOCK, accelerator.function("pv_block"), user)
 
     def _stores(self, accelerator: accel.Accelerator) -> None:
-        self._alive = accelerator.fast_stores(self._ram)
+        executed = self._alive = accelerator.fast_stores(self._ram)
+        self._ram.code_pages = memoryview(executed).cast("B")
 
     def _msrs(self, accelerator: accel.Accelerator) -> None:
         accelerator.registers()

@@ -34,6 +34,7 @@ class Domain:
     store_mfn: int
     console_mfn: int
     l3_mfn: int  # the page table in use, of three levels
+    ldt: Any  # ldt.Ldt
 
     def __init__(self, guest: Guest, p2m: array[int]) -> None:
         self.guest, self.machine = guest, guest.machine

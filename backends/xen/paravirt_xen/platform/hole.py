@@ -62,6 +62,11 @@ class Hole:
         """Large pages of the machine-to-phys table."""
         return -(-4 * self.domain.machine_frames // M2P_PAGE)
 
+    @property
+    def ldt_window(self) -> int:
+        """Index, in 64-bit words of RAM, of the L1 entries behind those of the GDT's window."""
+        return (self._l1 >> 3) + WINDOW_PAGES
+
     def install(self, l2_mfn: int) -> None:
         """Put the hypervisor's entries into the L2 table of the top gigabyte; all others from `start` on are empty."""
         ram = self.domain.ram

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from paravirt.api import layout
+from paravirt_xen.platform import mmu, mmuext
 from paravirt_xen.platform.domain import Domain
 from paravirt_xen.platform.errors import ENOSYS, EOPNOTSUPP, EPERM, HypercallError, Preempted
 
@@ -49,7 +50,7 @@ def unwritten(domain: Domain, *arguments: int) -> int:
 
 HYPERCALLS: dict[int, Hypercall] = {
     0: Hypercall("set_trap_table", "traps:ptr", unwritten),
-    1: Hypercall("mmu_update", "requests:ptr count done:ptr foreign_domain", unwritten),
+    1: Hypercall("mmu_update", "requests:ptr count done:ptr foreign_domain", mmu.mmu_update),
     2: Hypercall("set_gdt", "frames:ptr entries", unwritten),
     3: Hypercall("stack_switch", "ss esp", unwritten),
     4: Hypercall("set_callbacks", "event_cs event_eip failsafe_cs failsafe_eip", unwritten),
@@ -61,7 +62,7 @@ HYPERCALLS: dict[int, Hypercall] = {
     10: Hypercall("update_descriptor", "machine_address:u64 descriptor:u64", unwritten),
     12: Hypercall("memory_op", "command argument:ptr", unwritten),
     13: Hypercall("multicall", "calls:ptr count", unwritten),
-    14: Hypercall("update_va_mapping", "va value:u64 flags", unwritten),
+    14: Hypercall("update_va_mapping", "va value:u64 flags", mmu.update_va_mapping),
     15: Hypercall("set_timer_op", "when:u64", unwritten),
     16: Hypercall("event_channel_op_compat", "op:ptr", unwritten),
     17: Hypercall("xen_version", "command argument:ptr", unwritten),
@@ -69,11 +70,11 @@ HYPERCALLS: dict[int, Hypercall] = {
     19: Hypercall("physdev_op_compat", "op:ptr", unwritten),
     20: Hypercall("grant_table_op", "command argument:ptr count", unwritten),
     21: Hypercall("vm_assist", "command type", unwritten),
-    22: Hypercall("update_va_mapping_otherdomain", "va value:u64 flags domain", unwritten),
+    22: Hypercall("update_va_mapping_otherdomain", "va value:u64 flags domain", mmu.update_va_mapping_otherdomain),
     23: Hypercall("iret", "", unwritten),
     24: Hypercall("vcpu_op", "command vcpu argument:ptr", unwritten),
     25: Hypercall("set_segment_base", "register base", -ENOSYS),  # x86-64 only
-    26: Hypercall("mmuext_op", "ops:ptr count done:ptr foreign_domain", unwritten),
+    26: Hypercall("mmuext_op", "ops:ptr count done:ptr foreign_domain", mmuext.mmuext_op),
     27: Hypercall("xsm_op", "op:ptr", -ENOSYS),  # without a security module
     28: Hypercall("nmi_op", "command argument:ptr", unwritten),
     29: Hypercall("sched_op", "command argument:ptr", unwritten),

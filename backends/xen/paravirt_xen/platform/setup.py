@@ -1,0 +1,28 @@
+"""The domain's memory, once it is built: the frames get their owners, and the first page tables their types.
+
+Ref: tools/libs/guest/xg_dom_x86.c (the builder pins the table that the first vCPU runs on).
+"""
+
+from __future__ import annotations
+
+from paravirt.api import ImageError
+from paravirt_xen.platform.domain import Domain
+from paravirt_xen.platform.frames import L3, Frames
+from paravirt_xen.platform.ldt import Ldt
+from paravirt_xen.platform.mmuext import pin
+
+
+def take_memory(domain: Domain) -> None:
+    """Give the domain its frames and account for its first page tables, at `domain.l3_mfn`.
+
+    :raises ImageError: the tables are not valid; the builder has made a mistake.
+    """
+    ram, hole = domain.ram, domain.hole
+    frames = domain.frames = Frames(ram.quads, ram.code_pages, ram.on_write, domain.machine.engine.flush_tlb)
+    frames.adopt(domain.p2m)
+    frames.share(domain.shared_mfn)
+    frames.first_xen_slot, frames.install_xen_slots = hole.first_slot, hole.install
+    domain.ldt = Ldt(domain, hole.ldt_window)
+    error = pin(frames, domain.l3_mfn, L3) or frames.get_type(domain.l3_mfn, L3)
+    if error:
+        raise ImageError(f"the first page tables of the domain are refused with error {error}")
