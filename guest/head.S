@@ -137,7 +137,7 @@ early_exception:			/* an error code may be on top of the frame, or not */
 gate_page:
 	.fill	PAGE_SIZE, 1, 0xcc
 code_pages:
-	.fill	4 * PAGE_SIZE, 1, 0xcc
+	.fill	8 * PAGE_SIZE, 1, 0xcc
 
 	.section .data.page_aligned, "aw"
 	.balign	PAGE_SIZE
@@ -151,7 +151,7 @@ cpu_gdt_table:				/* a page of its own: a hypervisor makes it read-only */
 	.fill	(GDT_ENTRIES - GDT_ENTRY_TSS), 8, 0
 	.balign	PAGE_SIZE
 data_pages:				/* data of guest-code ops */
-	.fill	2 * PAGE_SIZE, 1, 0
+	.fill	4 * PAGE_SIZE, 1, 0
 scratch_page:				/* what the host passes by pointer */
 	.fill	PAGE_SIZE, 1, 0
 

@@ -35,7 +35,7 @@ static const struct {
 	.smp_words = (void *)ARRAY_SIZE(smp_ops),
 	.gate = gate_page,
 	.code = code_pages,
-	.code_count = (void *)4,
+	.code_count = (void *)8,
 	.scratch = scratch_page,
 	.sites = __parainstructions,
 	.sites_end = __parainstructions_end,
@@ -43,5 +43,5 @@ static const struct {
 	.exception_count = ex_table_entries, /* an absolute symbol of the linker script */
 	.end = end_block,
 	.data = data_pages,
-	.data_count = (void *)2,
+	.data_count = (void *)4,
 };

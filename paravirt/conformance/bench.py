@@ -4,6 +4,10 @@
 call must be as they were, ESP must be where it was, and so must those of EAX, ECX and EDX that the backend's table
 says the op does not change.
 
+Cases ask what the guest can see: whether a selector loads and with which base, which page is read at an address, on
+which stack the kernel is entered, whether a port may be read. The CPU's own registers are asked only where the
+kernel owns them, in ring 0 (`needs_ring_0`); frame numbers only through the ops that convert them.
+
 Ref: System V ABI, Intel386 supplement, chapter 3 (EBX, ESI, EDI, EBP and ESP belong to the caller, DF is clear).
 """
 
@@ -18,8 +22,7 @@ from paravirt.conformance import stubs
 from paravirt.conformance.stubs import ARGUMENTS, COUNT, FLAGS, FRAME_BYTES, IN, OUT, SEEN, SEEN_BEFORE, WATCH
 from paravirt.forms import CLOBBERS
 from paravirt.hookspecs.types import carry
-from paravirt.machine import layout
-from paravirt.machine.paging import PAE_SHIFTS
+from paravirt.machine.vcpu import Segment
 from paravirt.testing.boots import Stopped
 
 PAGE = 4096
@@ -28,8 +31,15 @@ KERNEL_CS, USER_CS, USER_DS = 0x60, 0x73, 0x7B
 PATTERN = tuple(0x11A50011 * (number + 1) & 0xFFFFFFFF for number in range(8))
 NAMES = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
 CALLEE_SAVED = (3, 5, 6, 7)
-PRESENT, USER, NX = 1, 4, 1 << 63
-ADDRESS = 0x0000_000F_FFFF_F000
+NX = 1 << 63
+DATA, USER_CODE = 0x063, 0x067  # present, writable, accessed, dirty; and for ring 3
+PAGE_OFFSET = 0xC0000000
+FS = 4
+# struct thread and struct thread_info of the reference kernel.
+THREAD_ESP0, THREAD_FS, THREAD_BYTES = 24, 36, 40
+STACK_BYTES = 8192
+GENERAL_PROTECTION = 13
+INTERRUPT_GATE_OF_RING_3 = 0xEE00
 
 
 class Mismatch(AssertionError):
@@ -55,7 +65,7 @@ class Called(NamedTuple):
 
 
 class UserState(NamedTuple):
-    """Registers and interrupt frame with which user code came back."""
+    """Registers and interrupt frame with which code came back. `refused`: by #GP."""
 
     registers: tuple[int, ...]
     eip: int
@@ -64,20 +74,26 @@ class UserState(NamedTuple):
     esp: int
     ss: int
     kernel_esp: int
+    refused: bool
 
 
 class Bench:
-    """:param name: the op that the case is about."""
+    """:param name: the op that the case is about. :param given: the arguments of start_kernel's own call, for a
+    case that runs in its place.
 
-    def __init__(self, stopped: Stopped, name: str) -> None:
-        self.name, self.stopped = name, stopped
+    :ivar result: of the last call.
+    """
+
+    def __init__(self, stopped: Stopped, name: str, given: tuple[int, ...] = ()) -> None:
+        self.name, self.stopped, self.given, self.result = name, stopped, given, 0
         self.machine, self.guest, self.vcpu = stopped.machine, stopped.guest, stopped.machine.vcpu
         self.ops, self.kernel, self.ram = stopped.ops, stopped.kernel, stopped.machine.ram
-        self.frame = self.page()
-        self._stubs = stubs.assemble(self.frame)
         note = stopped.kernel.note
+        self.frame = note.scratch + PAGE - FRAME_BYTES
+        self._stubs = stubs.assemble(self.frame)
         self.code = note.code + PAGE * note.code_pages - len(self._stubs.code)
         self.write_code(self.code, self._stubs.code)
+        self.ring, = struct.unpack("<I", stopped.kernel.read(note.paravirt_ops, 4))
 
     @property
     def slot(self) -> Slot:
@@ -97,6 +113,11 @@ class Bench:
         if not condition:
             raise Mismatch(what, "so", got)
 
+    def needs_ring_0(self, why: str) -> None:
+        """:raises NotApplicable: the kernel does not run in ring 0; `why` says what a case wants to look at."""
+        if self.ring:
+            raise NotApplicable(f"the kernel runs in ring {self.ring}: {why}")
+
     # ------------------------------------------------------------------ memory
 
     def page(self) -> int:
@@ -105,14 +126,18 @@ class Bench:
         self.holds("the kernel has a free page", address != 0)
         return address
 
-    def physical(self, va: int) -> int:
-        return self.vcpu.translate(va)
-
     def word(self, va: int) -> int:
         return self.vcpu.read_u32(va)
 
     def quad(self, va: int) -> int:
         return int.from_bytes(self.vcpu.read(va, 8), "little")
+
+    def symbol(self, name: str) -> int:
+        return self.kernel.symbol(name)
+
+    def variable(self, name: str) -> int:
+        """The word of one of the kernel's variables."""
+        return self.word(self.kernel.symbol(name))
 
     def write(self, va: int, data: bytes) -> None:
         self.vcpu.write(va, data)
@@ -122,31 +147,24 @@ class Bench:
 
     def write_code(self, va: int, code: bytes) -> None:
         """Store code in the kernel's text."""
-        self.ram.write(self.physical(va), code)
+        self.ram.write(self.vcpu.translate(va), code)
 
-    def entries(self, va: int) -> list[int]:
-        """Physical addresses of the page-table entries of `va`, top level first."""
-        table, found = self.vcpu.cr(3) & ~31, []
-        for shift in PAE_SHIFTS:
-            index = va >> shift & (3 if shift == PAE_SHIFTS[0] else 511)
-            found.append(table + 8 * index)
-            entry = self.ram.quads[found[-1] // 8]
-            if not entry & PRESENT or (shift != 12 and entry & 0x80 and shift != 30):
-                break
-            table = entry & ADDRESS
-        return found
+    def pte_at(self, va: int) -> int:
+        """Address of init_mm's entry for a kernel address."""
+        return self.kernel.kernel_pte(va)
 
-    def set_entry(self, va: int, value: int, *, flush: bool = True) -> None:
-        """Replace the page-table entry of `va` behind everybody's back."""
-        self.ram.write_u64(self.entries(va)[-1], value)
+    def entry_for(self, page: int, flags: int = DATA) -> int:
+        """What stands in a table for a page of the kernel's."""
+        return self.ops.make_pte((page - PAGE_OFFSET) | flags)
+
+    def map(self, va: int, page: int, flags: int = DATA, *, flush: bool = True) -> None:
+        """Let a kernel address lead to another page. Without `flush` the CPU may go on with what it knows."""
+        self.ops.set_pte(self.pte_at(va), self.entry_for(page, flags))
         if flush:
-            self.vcpu.flush_tlb()
-
-    def entry(self, va: int) -> int:
-        return int(self.ram.quads[self.entries(va)[-1] // 8])
+            self.ops.flush_tlb_single(va)
 
     def table_of(self, offset: int) -> tuple[int, int]:
-        """Base and limit of GDTR, IDTR, LDTR or TR (layout.GDTR ...)."""
+        """Base and limit of the CPU's GDTR, IDTR, LDTR or TR (layout.GDTR ...)."""
         segment = self.vcpu.table(offset)
         return segment.base, segment.limit
 
@@ -156,18 +174,13 @@ class Bench:
         return bool(self.ops.save_fl() & EFLAGS_IF)
 
     def ticks(self) -> int:
-        return self.word(self.kernel.symbol("jiffies"))
+        return self.variable("jiffies")
 
     def wait(self, ns: int) -> None:
         """Let virtual time pass, idle."""
         until = self.machine.engine.now() + ns
         while self.machine.engine.now() < until:
             self.ops.safe_halt()
-
-    def quiet(self) -> None:
-        """No interrupt from now on, whatever the flag says: all lines masked at the controllers."""
-        self.machine.ports.write(0x21, 1, 0xFF)
-        self.machine.ports.write(0xA1, 1, 0xFF)
 
     # ------------------------------------------------------------------ calls
 
@@ -201,6 +214,7 @@ class Bench:
         result = out[0] if info.result_words == 1 else out[2] << 32 | out[0] if info.result_words else 0
         if info.signed_result and result >> (32 * info.result_words - 1):
             result -= 1 << 32 * info.result_words
+        self.result = result
         return Called(result, out, eflags, self.word(self.frame + SEEN_BEFORE), self.word(self.frame + SEEN))
 
     def _fill(self, registers: Sequence[int], stack: Sequence[int], target: int, watch: int | None) -> None:
@@ -228,9 +242,15 @@ class Bench:
         """Store a word as the guest does."""
         self.stopped.calls.call(self.code + self._stubs.poke, va, value)
 
-    def load_fs(self, selector: int) -> int:
-        """Load FS with a selector and give it back; it is null again afterwards."""
-        return self.stopped.calls.call(self.code + self._stubs.load_fs, selector)
+    def segment(self, selector: int) -> Segment | None:
+        """The segment that FS gets from a selector; None if the CPU refuses it. FS is null again afterwards."""
+        thread = self.page()
+        found = None
+        for value in (selector, 0):
+            self.write(thread + THREAD_FS, struct.pack("<HH", value, 0))
+            self.kernel.load_segments(thread)  # a selector that faults becomes 0
+            found = self.vcpu.segment(FS) if value else found
+        return found if found is not None and found.selector == selector else None
 
     # ------------------------------------------------------------------ user mode
 
@@ -238,29 +258,49 @@ class Bench:
         """A page that user code may run and write, with `code` in it."""
         va = self.page()
         self.write(va, code)
-        for level, physical in enumerate(self.entries(va)):
-            if level:
-                self.ram.write_u64(physical, (self.ram.quads[physical // 8] | USER) & ~NX)
-        self.vcpu.flush_tlb()
+        self.map(va, va, USER_CODE)
         return va
 
-    def prepare_return(self, stack: int) -> None:
-        """Let user code come back by ``int 0x91``; the kernel is entered on `stack`, which ends a page."""
-        self.quiet()
-        handler = self.code + self._stubs.back
-        base, _ = self.table_of(layout.IDTR)
-        self.ops.write_idt_entry(base, stubs.BACK_VECTOR, KERNEL_CS << 16 | handler & 0xFFFF,
-                                 handler & 0xFFFF0000 | 0xEE00)
+    def gate(self, vector: int, handler: int) -> tuple[int, int]:
+        """The two words of an interrupt gate that ring 3 may use."""
+        selector = (KERNEL_CS | self.ring) << 16
+        return selector | handler & 0xFFFF, handler & 0xFFFF0000 | INTERRUPT_GATE_OF_RING_3
+
+    def kernel_stack(self) -> int:
+        """The end of a kernel stack: that of the boot's own task, so that a tick in user mode finds it."""
+        below = self.page()
+        while (above := self.page()) % STACK_BYTES == 0 or above != below + PAGE:
+            below = above
+        self.write(below, struct.pack("<I", self.symbol("init_task")))
+        return above + PAGE
+
+    def thread(self, stack: int) -> int:
+        """A struct thread with that kernel stack."""
+        thread = self.page()
+        self.write(thread + THREAD_ESP0, struct.pack("<II", stack, self.variable("sysenter_cs")))
+        return thread
+
+    def prepare_return(self, stack: int = 0) -> None:
+        """Let user code come back by ``int 0x91``, or by #GP; the kernel is entered on `stack`."""
+        table = self.symbol("idt_table")
+        for vector, part in ((stubs.BACK_VECTOR, self._stubs.back), (GENERAL_PROTECTION, self._stubs.refused)):
+            self.ops.write_idt_entry(table, vector, *self.gate(vector, self.code + part))
         if stack:
-            self.vcpu.write_u32(self.vcpu.table(layout.TR).base + 4, stack)
+            self.ops.load_esp0(self.symbol("cpu_tss"), self.thread(stack))
+
+    @property
+    def back(self) -> int:
+        """Address of the handler by which code comes back to `jump`."""
+        return self.code + self._stubs.back
 
     def jump(self, target: int, registers: Sequence[int], stack: Sequence[int]) -> UserState:
-        """Jump to an op with these registers and words on the stack; returns when user code comes back."""
+        """Jump to an op, or to code, with these registers and words on the stack; returns when it comes back."""
         self._fill(registers, stack, target, None)
         self.stopped.calls.invoke(self.code + self._stubs.jump, {}, [], wide=False)
         out = struct.unpack("<8I", self.vcpu.read(self.frame + OUT, 32))
         words = struct.unpack("<5I", self.vcpu.read(self.frame + stubs.RETURN_FRAME, 20))
-        return UserState(out, words[0], words[1] & 0xFFFF, words[2], words[3], words[4] & 0xFFFF, out[4])
+        return UserState(out, words[0], words[1] & 0xFFFF, words[2], words[3], words[4] & 0xFFFF, out[4],
+                         bool(self.word(self.frame + stubs.REFUSED)))
 
 
 def _text(value: object) -> str:

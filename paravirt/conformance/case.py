@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TypeVar
@@ -16,12 +16,12 @@ from paravirt.errors import GuestFault, ParavirtError
 from paravirt.hookspecs import MODULES, op_infos
 from paravirt.machine.outcome import End, GuestExit, Outcome
 from paravirt.options import BootOptions
-from paravirt.testing.boots import Stopped, boot_to_rest_init
+from paravirt.testing.boots import InPlace, Stopped, boot_to_rest_init
 
 MARK = "__conformance__"
 MEMORY = 16 << 20
 MAX_INSTRUCTIONS = 20_000_000  # boot and case take an eighth of that
-CaseFunction = TypeVar("CaseFunction", bound=Callable[..., None])
+CaseFunction = TypeVar("CaseFunction", bound=Callable[..., Iterator[None] | None])
 
 
 class Verdict(enum.Enum):
@@ -44,21 +44,25 @@ class Result:
 @dataclass(frozen=True)
 class Case:
     """:ivar ends: kinds of outcome with which the run must end inside the case; empty: it must come back.
-    :ivar after: looks at the machine when the run has ended so."""
+    :ivar after: looks at the machine when the run has ended so.
+    :ivar in_place: the case runs where start_kernel calls the op, and makes that call. Where it yields, the boot
+        goes on, and the rest runs at rest_init."""
 
     op: str
     name: str
-    body: Callable[[Bench], None]
+    body: Callable[[Bench], Iterator[None] | None]
     ends: tuple[str, ...] = ()
     after: Callable[[Bench], None] | None = None
+    in_place: bool = False
 
 
-def case(*ops: str, ends: tuple[str, ...] = (),
-         after: Callable[[Bench], None] | None = None) -> Callable[[CaseFunction], CaseFunction]:
+def case(*ops: str, ends: tuple[str, ...] = (), after: Callable[[Bench], None] | None = None,
+         in_place: bool = False) -> Callable[[CaseFunction], CaseFunction]:
     """Mark a function as a case of each of `ops`; which one it is about is ``bench.name``."""
 
     def mark(function: CaseFunction) -> CaseFunction:
-        setattr(function, MARK, (ops, ends, after))
+        setattr(function, MARK, {"body": function, "ends": ends, "after": after, "in_place": in_place})
+        setattr(function, f"{MARK}ops", ops)
         return function
 
     return mark
@@ -70,9 +74,8 @@ def collect(modules: Iterable[ModuleType]) -> list[Case]:
     for module in modules:
         for name, function in vars(module).items():
             if hasattr(function, MARK):
-                ops, ends, after = getattr(function, MARK)
-                for op in ops:
-                    found[op].append(Case(op, name, function, ends, after))
+                for op in getattr(function, f"{MARK}ops"):
+                    found[op].append(Case(op, name, **getattr(function, MARK)))
     return [each for cases in found.values() for each in cases]
 
 
@@ -94,20 +97,33 @@ def run_case(each: Case, backend: str, plugins: tuple[object, ...] = (),
     :param prepare: called when the kernel stands, before the case.
     """
     inside: list[Bench] = []
+    rest: list[Iterator[None]] = []
 
-    def inspect(stopped: Stopped) -> None:
+    def begin(stopped: Stopped, arguments: tuple[int, ...] = ()) -> int:
         reason = absent(stopped.backend, each.op)
         if reason:
             raise NotApplicable(reason)
         slot = stopped.ops.slots[each.op]
         if slot.kind == NULL_SLOT:
             raise NotApplicable(f"NULL: {slot.info.null_means}")
-        bench = Bench(stopped, each.op)
+        bench = Bench(stopped, each.op, arguments)
         prepare(bench)
         inside.append(bench)
-        each.body(bench)
+        left = each.body(bench)
+        if left is not None:
+            rest.append(left)
+            next(left, None)
         if each.ends:
             raise Mismatch("the end of the run", " or ".join(each.ends), "the op came back")
+        return bench.result
+
+    def inspect(stopped: Stopped) -> None:
+        if not each.in_place:
+            begin(stopped)
+        elif not inside:
+            raise Mismatch("start_kernel", f"a call of {each.op}", "none")
+        for left in rest:
+            next(left, None)
 
     def after(stopped: Stopped, outcome: Outcome) -> None:
         if not inside:
@@ -122,7 +138,8 @@ def run_case(each: Case, backend: str, plugins: tuple[object, ...] = (),
     options = BootOptions(backend=backend, plugins=plugins, memory=MEMORY, max_instructions=MAX_INSTRUCTIONS,
                           idle_limit=5.0)
     try:
-        boot_to_rest_init(inspect, options, after=after)
+        boot_to_rest_init(inspect, options, after=after,
+                          in_place=InPlace(each.op, begin) if each.in_place else None)
     except NotApplicable as reason:
         return Result(each.op, each.name, Verdict.NOT_APPLICABLE, str(reason))
     except Mismatch as problem:

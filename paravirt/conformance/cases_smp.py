@@ -16,7 +16,7 @@ CPU_0 = 1
 
 
 def _has_apic(bench: Bench) -> None:
-    if not bench.word(bench.kernel.symbol("cpu_features")) & CPUID_APIC:
+    if not bench.variable("cpu_features") & CPUID_APIC:
         raise NotApplicable("CPUID says that there is no local APIC")
 
 

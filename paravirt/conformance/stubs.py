@@ -15,8 +15,8 @@ from typing import NamedTuple
 # Offsets in the frame, in bytes. Registers stand in ModRM order; ESP's place is not used on the way in.
 IN, OUT, COUNT, TARGET, ARGUMENTS, KEPT_ESP, WATCH, SEEN, FLAGS, RETURN_FRAME = (
     0, 32, 64, 68, 72, 104, 108, 112, 116, 120)
-SEEN_BEFORE = 140
-FRAME_BYTES = 144
+SEEN_BEFORE, REFUSED = 140, 144
+FRAME_BYTES = 148
 REGISTERS = (0, 1, 2, 3, 5, 6, 7)
 EAX, ECX, EDX, EBX, ESP = range(5)
 BACK_VECTOR = 0x91
@@ -29,9 +29,9 @@ class Stubs(NamedTuple):
     call: int
     jump: int
     back: int
+    refused: int
     peek: int
     poke: int
-    load_fs: int
 
 
 def _load(register: int, address: int) -> bytes:
@@ -77,8 +77,9 @@ def assemble(frame: int) -> Stubs:
     back += b"".join(b"\x8f\x05" + struct.pack("<I", frame + RETURN_FRAME + 4 * word) for word in range(5))
     back += _leave(frame)
     code, starts = b"", []
-    small = (b"\x8b\x00\xc3", b"\x89\x10\xc3", b"\x8e\xe0\x8c\xe0\x31\xd2\x8e\xe2\xc3")
-    for part in (call, jump, back, *small):
+    # The error code is on top of the frame of #GP.
+    refused = b"\xff\x05" + struct.pack("<I", frame + REFUSED) + b"\x83\xc4\x04" + back
+    for part in (call, jump, back, refused, b"\x8b\x00\xc3", b"\x89\x10\xc3"):
         starts.append(len(code))
         code += part.ljust(-(-len(part) // 16) * 16, b"\xcc")
     return Stubs(code, *starts)

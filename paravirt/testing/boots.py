@@ -2,7 +2,8 @@
 
 start_kernel runs as in every boot; where it would enter rest_init, a function of the caller's takes its place.
 Interrupts are on, the clock ticks, call sites are patched, one task exists. What the function calls (`ops.x`,
-`kernel.f`) runs on the guest's boot stack.
+`kernel.f`) runs on the guest's boot stack. Another function may stand in for one op that start_kernel calls: ops
+that set the platform up can be looked at where they belong, and once.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from paravirt.backend import Backend
 from paravirt.binding import bind
@@ -51,20 +53,40 @@ class Stopped:
 class _StoppingKernel(Kernel):
     """A kernel whose rest_init is the caller's function."""
 
-    inspect: Callable[[], None]
+    inspect: Callable[[], object]
 
     def rest_init(self) -> None:
         self.inspect()
         raise GuestExit(Outcome(End.STOPPED, "the inspection is over"))
 
 
+class _OpsBut(Ops):
+    """The ops, one of which is a function of the caller's."""
+
+    name: str
+    instead: Callable[..., int]
+
+    def __getattr__(self, name: str) -> Callable[..., int]:
+        return self.instead if name == self.name else super().__getattr__(name)
+
+
+class InPlace(NamedTuple):
+    """A function in place of an op, where start_kernel calls it: it gets the machine and the op's arguments, and
+    gives the op's result."""
+
+    op: str
+    function: Callable[[Stopped, tuple[int, ...]], int]
+
+
 def boot_to_rest_init(inspect: Callable[[Stopped], None], options: BootOptions | None = None,
                       kernel: Path | str = REFERENCE_KERNEL,
-                      after: Callable[[Stopped, Outcome], None] = lambda stopped, outcome: None) -> Outcome:
+                      after: Callable[[Stopped, Outcome], None] = lambda stopped, outcome: None,
+                      in_place: InPlace | None = None) -> Outcome:
     """Boot `kernel` and call `inspect` in rest_init's place; returns how the run ended.
 
     :param inspect: may end the run by raising GuestExit; any other exception comes out here.
     :param after: called when the run is over, while the machine can still be looked at.
+    :param in_place: called earlier; its exceptions come out here too.
     :raises ParavirtError: the backend cannot boot this kernel.
     """
     options = options or BootOptions()
@@ -91,16 +113,22 @@ def boot_to_rest_init(inspect: Callable[[Stopped], None], options: BootOptions |
         stopping = _StoppingKernel(guest, calls, run.steps, ops, replace_paravirt=options.replace_paravirt)
         stopped = Stopped(backend, guest, machine, ops, stopping, calls, console, output)
 
-        def watched() -> None:
+        def watched(function: Callable[..., int | None], *arguments: object) -> int:
             try:
-                inspect(stopped)
+                return function(*arguments) or 0
             except GuestExit:
                 raise
             except BaseException as error:
                 raised.append(error)
+                raise GuestExit(Outcome(End.STOPPED, "the inspection failed")) from None
 
-        stopping.inspect = watched
-        run.body = lambda: calls.run(lambda: start_kernel(ops, stopping))
+        stopping.inspect = lambda: watched(inspect, stopped)
+        seen = ops
+        if in_place is not None:
+            seen = _OpsBut(slots, calls, run.steps, ops.counters)
+            seen.name = in_place.op
+            seen.instead = lambda *arguments: watched(in_place.function, stopped, arguments)
+        run.body = lambda: calls.run(lambda: start_kernel(seen, stopping))
         run.kernel = stopping
         run.call(hook.paravirt_machine_ready, guest=guest)
         try:
