@@ -42,13 +42,13 @@ def xen_image(code: bytes = b"\xcc" * 64, changed: Mapping[int, bytes | int | No
 @contextmanager
 def xen_guest(code: bytes = b"\xcc" * 64, changed: Mapping[int, bytes | int | None] | None = None, *,
               memory: int = MEMORY, engine: str = "auto", command_line: str = "", initrd: bytes | None = None,
-              pages: int = 2) -> Iterator[Xen]:
+              pages: int = 2, console: Console | None = None) -> Iterator[Xen]:
     """The backend with its domain built, registers loaded; ``backend.builder.guest.machine.run()`` runs it."""
     disabled = tuple(accel.NAMES) if engine == "portable" else ()
     backend = Xen()
     with Machine(memory, disabled, reserved_memory(memory)) as machine:
         info = KernelInfo.of(xen_image(code, changed, pages))
-        guest = Guest(machine, info, Xen.Options(), Console(), command_line, initrd)
+        guest = Guest(machine, info, Xen.Options(), console or Console(), command_line, initrd)
         backend.paravirt_devices(guest)
         backend.paravirt_build_guest(guest)
         yield backend

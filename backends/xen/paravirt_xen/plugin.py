@@ -10,6 +10,7 @@ from paravirt_xen.platform.domain import Domain
 from paravirt_xen.platform.exits import exit_table
 from paravirt_xen.platform.hypercalls import Dispatcher
 from paravirt_xen.platform.notes import parse_notes
+from paravirt_xen.platform.services import attach_services
 from paravirt_xen.platform.setup import take_memory
 from paravirt_xen.platform.start import start
 from paravirt_xen.platform.traps import Traps
@@ -58,6 +59,7 @@ class Xen(Backend):
     @hookimpl
     def paravirt_build_guest(self, guest: Guest) -> None:
         take_memory(self.builder.build())
+        attach_services(self.domain)
         start(self.builder)
 
 

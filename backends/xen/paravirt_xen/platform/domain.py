@@ -10,12 +10,23 @@ Ref: Intel SDM vol. 3A, 4.4 (PAE paging); Xen public/xen.h (start of day).
 from __future__ import annotations
 
 from array import array
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+from uuid import UUID
 
 from paravirt.api import Guest, crash, layout
 from paravirt_xen.platform.errors import EFAULT, ENOMEM, HypercallError
 from paravirt_xen.platform.layout import HEAP_END, HEAP_FIRST, M2P_MACHINE, PAGE
 
+if TYPE_CHECKING:
+    from paravirt_xen.platform.clock import GuestClock
+    from paravirt_xen.platform.console import ConsoleRing
+    from paravirt_xen.platform.events import Events
+    from paravirt_xen.platform.sched import Scheduler
+    from paravirt_xen.platform.storering import StoreRing
+    from paravirt_xen.platform.timers import Timers
+
+HANDLE = UUID("b5a6d1a0-0000-4000-8000-000000000001")
 PRESENT, WRITABLE, LARGE = 1, 2, 0x80
 FRAME = 0x0000_000F_FFFF_F000
 CR3 = layout.CR + 3
@@ -25,11 +36,18 @@ class Domain:
     """
     :param p2m: pfn -> mfn at the start. The guest keeps a list of its own, which may differ later.
     :ivar shared_mfn: frame of shared_info. The hypervisor's frames are outside of `p2m`.
+    :ivar vcpu_info: machine address of the vcpu's vcpu_info: in shared_info, until the guest moves it.
+    :ivar handle: what tells domains apart for good.
     """
 
     frames: Any  # frames.Frames
-    events: Any  # events.Events
     traps: Any  # traps.Traps
+    events: Events
+    timers: Timers
+    clock: GuestClock
+    sched: Scheduler
+    store: StoreRing
+    console: ConsoleRing
     hole: Any  # hole.Hole
     store_mfn: int
     console_mfn: int
@@ -49,6 +67,9 @@ class Domain:
         self._heap = HEAP_FIRST
         self.shared_mfn = self.hypervisor_frame()
         self.shared = self.shared_mfn * PAGE
+        self.vcpu_info = self.shared
+        self.on_vcpu_info: Callable[[int], None] = lambda address: None
+        self.handle = HANDLE
         self.vm_assist = 0
         self._quads = self.vcpu.state.quads
 
@@ -83,6 +104,11 @@ class Domain:
 
     def set_shared_u8(self, offset: int, value: int) -> None:
         self.ram.write(self.shared + offset, bytes((value,)))
+
+    def move_vcpu_info(self, address: int) -> None:
+        """The vcpu_info is at another machine address now, once and for all."""
+        self.vcpu_info = address
+        self.on_vcpu_info(address)
 
     # ------------------------------------------------------------------ the guest's memory
 

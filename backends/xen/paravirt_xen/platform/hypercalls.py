@@ -13,7 +13,18 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from paravirt.api import layout
-from paravirt_xen.platform import mmu, mmuext
+from paravirt_xen.platform import (
+    callbacks,
+    console,
+    eventop,
+    mmu,
+    mmuext,
+    physdev,
+    sched,
+    timers,
+    vcpuop,
+    version,
+)
 from paravirt_xen.platform.domain import Domain
 from paravirt_xen.platform.errors import ENOSYS, EOPNOTSUPP, EPERM, HypercallError, Preempted
 
@@ -53,9 +64,9 @@ HYPERCALLS: dict[int, Hypercall] = {
     1: Hypercall("mmu_update", "requests:ptr count done:ptr foreign_domain", mmu.mmu_update),
     2: Hypercall("set_gdt", "frames:ptr entries", unwritten),
     3: Hypercall("stack_switch", "ss esp", unwritten),
-    4: Hypercall("set_callbacks", "event_cs event_eip failsafe_cs failsafe_eip", unwritten),
+    4: Hypercall("set_callbacks", "event_cs event_eip failsafe_cs failsafe_eip", callbacks.set_callbacks),
     5: Hypercall("fpu_taskswitch", "set", unwritten),
-    6: Hypercall("sched_op_compat", "command argument", unwritten),
+    6: Hypercall("sched_op_compat", "command argument", sched.sched_op_compat),
     7: Hypercall("platform_op", "op:ptr", -EPERM),
     8: Hypercall("set_debugreg", "register value", unwritten),
     9: Hypercall("get_debugreg", "register", unwritten),
@@ -63,25 +74,25 @@ HYPERCALLS: dict[int, Hypercall] = {
     12: Hypercall("memory_op", "command argument:ptr", unwritten),
     13: Hypercall("multicall", "calls:ptr count", unwritten),
     14: Hypercall("update_va_mapping", "va value:u64 flags", mmu.update_va_mapping),
-    15: Hypercall("set_timer_op", "when:u64", unwritten),
-    16: Hypercall("event_channel_op_compat", "op:ptr", unwritten),
-    17: Hypercall("xen_version", "command argument:ptr", unwritten),
-    18: Hypercall("console_io", "command count buffer:ptr", unwritten),
-    19: Hypercall("physdev_op_compat", "op:ptr", unwritten),
+    15: Hypercall("set_timer_op", "when:u64", timers.set_timer_op),
+    16: Hypercall("event_channel_op_compat", "op:ptr", eventop.event_channel_op_compat),
+    17: Hypercall("xen_version", "command argument:ptr", version.xen_version),
+    18: Hypercall("console_io", "command count buffer:ptr", console.console_io),
+    19: Hypercall("physdev_op_compat", "op:ptr", physdev.physdev_op_compat),
     20: Hypercall("grant_table_op", "command argument:ptr count", unwritten),
     21: Hypercall("vm_assist", "command type", unwritten),
     22: Hypercall("update_va_mapping_otherdomain", "va value:u64 flags domain", mmu.update_va_mapping_otherdomain),
     23: Hypercall("iret", "", unwritten),
-    24: Hypercall("vcpu_op", "command vcpu argument:ptr", unwritten),
+    24: Hypercall("vcpu_op", "command vcpu argument:ptr", vcpuop.vcpu_op),
     25: Hypercall("set_segment_base", "register base", -ENOSYS),  # x86-64 only
     26: Hypercall("mmuext_op", "ops:ptr count done:ptr foreign_domain", mmuext.mmuext_op),
     27: Hypercall("xsm_op", "op:ptr", -ENOSYS),  # without a security module
-    28: Hypercall("nmi_op", "command argument:ptr", unwritten),
-    29: Hypercall("sched_op", "command argument:ptr", unwritten),
-    30: Hypercall("callback_op", "command argument:ptr", unwritten),
+    28: Hypercall("nmi_op", "command argument:ptr", callbacks.nmi_op),
+    29: Hypercall("sched_op", "command argument:ptr", sched.sched_op),
+    30: Hypercall("callback_op", "command argument:ptr", callbacks.callback_op),
     31: Hypercall("xenoprof_op", "command argument:ptr", -EPERM),
-    32: Hypercall("event_channel_op", "command argument:ptr", unwritten),
-    33: Hypercall("physdev_op", "command argument:ptr", unwritten),
+    32: Hypercall("event_channel_op", "command argument:ptr", eventop.event_channel_op),
+    33: Hypercall("physdev_op", "command argument:ptr", physdev.physdev_op),
     34: Hypercall("hvm_op", "command argument:ptr", -ENOSYS),  # for HVM guests
     35: Hypercall("sysctl", "op:ptr", -EPERM),
     36: Hypercall("domctl", "op:ptr", -EPERM),

@@ -75,7 +75,7 @@ class Traps:
     def bounce(self, vector: int, error: int = 0) -> None:
         """Deliver an exception."""
         if vector == PAGE_FAULT:
-            self.domain.set_shared_u32(abi.ARCH_CR2, self.domain.vcpu.cr(2))
+            self.domain.ram.write_u32(self.domain.vcpu_info + abi.ARCH_CR2, self.domain.vcpu.cr(2))
         self._enter(self.gates[vector], f"exception {vector} (error code {error:#x})",
                     error if vector in WITH_ERROR_CODE else None)
 
@@ -87,7 +87,7 @@ class Traps:
     def _enter(self, gate: Gate, what: str, error: int | None = None) -> None:
         """The bounce frame. Nothing is changed unless all of it fits."""
         domain, vcpu = self.domain, self.domain.vcpu
-        mask = domain.shared_u8(abi.UPCALL_MASK)
+        mask = domain.ram.bytes[domain.vcpu_info + abi.UPCALL_MASK]
         eflags = vcpu.eflags & ~(EFLAGS_IF | EFLAGS_IOPL)
         if not mask:
             eflags |= EFLAGS_IF
@@ -122,7 +122,7 @@ class Traps:
         words[layout.EFLAGS] &= ~CLEARED
         words[layout.HFLAGS] &= ~(layout.HF_TF | layout.HF_SHADOW)
         if gate.masks:
-            domain.set_shared_u8(abi.UPCALL_MASK, 1)
+            domain.events.upcall_mask = True
 
 
 def flat(selector: int, high: int) -> Segment:
