@@ -16,6 +16,7 @@ from paravirt_xen.platform.layout import GDT_WINDOW, PAGE
 
 PAGES = 16  # 8192 entries
 LDT_WINDOW = GDT_WINDOW + 16 * PAGE
+LDT_WINDOW_BYTES = PAGES * PAGE
 LDT_SELECTOR = 0xE048  # behind the flat segments; the guest cannot load it
 LDT_TYPE = 0x8200
 READ_ONLY = 1 << 63 | 0x61  # NX, dirty, accessed, present

@@ -19,6 +19,7 @@ from paravirt_xen.platform import abi
 from paravirt_xen.platform.domain import Domain
 from paravirt_xen.platform.errors import HypercallError
 from paravirt_xen.platform.layout import RING1_CS
+from paravirt_xen.platform.ptwrite import settle_page_fault
 
 BREAKPOINT, OVERFLOW, INVALID_OPCODE, GENERAL_PROTECTION, PAGE_FAULT = 3, 4, 6, 13, 14
 WITH_ERROR_CODE = frozenset({8, 10, 11, 12, 13, 14, 17})
@@ -57,6 +58,8 @@ class Traps:
 
     def exception(self, vector: int, error: int) -> None:
         """An exception of the guest's; EIP is at the instruction."""
+        if vector == PAGE_FAULT and settle_page_fault(self.domain, error):
+            return
         self.bounce(vector, error)
 
     def software_interrupt(self, vector: int) -> None:

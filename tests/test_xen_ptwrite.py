@@ -1,0 +1,225 @@
+"""Direct writes to page tables.
+
+What must hold: an instruction that writes a read-only page table does to memory, registers and flags what the CPU
+does when it writes ordinary memory, so the CPU itself is what the emulator is compared with. An entry that is not
+valid is not written, and nothing else is changed: the kernel gets its page fault. A write of the upper half that
+makes an entry invalid takes its PRESENT bit away. Nothing is done before the kernel has asked for it.
+
+Ref: Xen arch/x86/pv/ro-page-fault.c.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+
+from paravirt.machine import layout
+from paravirt.machine.outcome import GuestExit
+from paravirt_xen.platform.abi import VMASST_WRITABLE_PAGETABLES
+from paravirt_xen.platform.domain import Domain
+from paravirt_xen.platform.ptwrite import write_page_table
+from tests.xendomain import BASE, TEXT, xen_guest
+
+CODE = TEXT + 0x40
+STATUS = 0x8D5
+FAULT = 3  # present, write
+SCRATCH = BASE + 0x20000  # ordinary memory
+STACK = SCRATCH + 0x800
+POPF = bytes.fromhex("68 00 00 00 00 9d")  # push imm; popf
+SLOT = 0x30  # of the entry that is written: it maps BASE + 0x30000
+
+# Operand at [ebx], which is the upper half of an entry that is not present. `size` is what it touches.
+INSTRUCTIONS: dict[str, str] = {
+    "mov [ebx], ecx": "89 0b",
+    "mov [ebx], cx": "66 89 0b",
+    "mov [ebx], ch": "88 2b",
+    "mov dword [ebx], imm": "c7 03 78 56 34 12",
+    "mov word [ebx], imm": "66 c7 03 78 56",
+    "mov byte [ebx], imm": "c6 03 78",
+    "mov [esi*4+ebx-8], ecx": "89 4c b3 f8",
+    "mov [ebx+0x100], ecx": "89 8b 00 01 00 00",
+    "xchg [ebx], edx": "87 13",
+    "xchg [ebx], dl": "86 13",
+    "add [ebx], ecx": "01 0b",
+    "or [ebx], ecx": "09 0b",
+    "adc [ebx], ecx": "11 0b",
+    "sbb [ebx], ecx": "19 0b",
+    "and [ebx], ecx": "21 0b",
+    "sub [ebx], cx": "66 29 0b",
+    "xor [ebx], cl": "30 0b",
+    "add dword [ebx], imm8": "83 03 f0",
+    "or byte [ebx], imm8": "80 0b 41",
+    "adc dword [ebx], imm32": "81 13 f0 ff 00 80",
+    "lock and dword [ebx], imm32": "f0 81 23 f0 ff 00 80",
+    "sub word [ebx], imm8": "66 83 2b 81",
+    "inc dword [ebx]": "ff 03",
+    "dec byte [ebx]": "fe 0b",
+    "not dword [ebx]": "f7 13",
+    "neg dword [ebx]": "f7 1b",
+    "bts [ebx], imm": "0f ba 2b 1f",
+    "lock btr [ebx], imm": "f0 0f ba 33 0c",
+    "btc [ebx], esi": "0f bb 33",
+    "lock bts [ebx], esi": "f0 0f ab 33",
+    "lock cmpxchg [ebx], ecx": "f0 0f b1 0b",
+    "cmpxchg [ebx], cl": "0f b0 0b",
+    "lock xadd [ebx], ecx": "f0 0f c1 0b",
+    "xadd [ebx], cx": "66 0f c1 0b",
+    "movnti [ebx], ecx": "0f c3 0b",
+    "stosd": "ab",
+    "rep stosb": "f3 aa",
+}
+
+
+class Left(NamedTuple):
+    """What an instruction leaves."""
+
+    registers: list[int]
+    flags: int
+    eip: int
+    memory: int
+
+
+class Bench:
+    """A domain, and two places of eight bytes: one in a page table, one in ordinary memory."""
+
+    def __init__(self, domain: Domain, tables: int) -> None:
+        self.domain, self.vcpu = domain, domain.vcpu
+        domain.vm_assist = 1 << VMASST_WRITABLE_PAGETABLES
+        entry = domain.l1_entry_address(BASE + SLOT * 4096)
+        assert entry is not None
+        self.entry = entry
+        frames = [domain.machine_address(tables + 4096 * page) for page in range(16)]
+        self.table_va = tables + 4096 * frames.index(entry & ~4095) + (entry & 4095)
+
+    def start(self, code: bytes, registers: list[int], flags: int, memory: int, va: int) -> None:
+        """Load everything; EIP at the code, `memory` at `va`. What loads the flags for a run lies before it: status
+        flags that are set while the CPU does not run get lost."""
+        domain, vcpu = self.domain, self.vcpu
+        domain.ram.write(domain.machine_address(CODE - len(POPF)), POPF + code + b"\x0f\x0b")
+        domain.ram.write_u32(domain.machine_address(CODE - len(POPF)) + 1, flags | 2)
+        at = domain.machine_address(va & ~7)
+        domain.ram.write_u64(at, memory)
+        vcpu.state.load()
+        for index, value in enumerate(registers):
+            vcpu.set_reg(index, value)
+        vcpu.eip, vcpu.eflags = CODE, flags | 2
+        vcpu.state.store()
+
+    def left(self, va: int) -> Left:
+        vcpu = self.vcpu
+        at = self.domain.machine_address(va & ~7)
+        return Left([vcpu.reg(index) for index in range(8)], vcpu.eflags & STATUS, vcpu.eip,
+                    int(self.domain.ram.quads[at >> 3]))
+
+    def run(self) -> None:
+        """Let the CPU run to the UD2 behind the instruction."""
+        self.vcpu.eip = CODE - len(POPF)
+        self.vcpu.state.store()
+        with pytest.raises(GuestExit, match="exception 6"):
+            self.domain.machine.run()
+
+
+@pytest.fixture(params=["auto", "portable"])
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    with xen_guest(engine=request.param) as backend:
+        yield Bench(backend.domain, backend.builder.plan.tables)
+
+
+def relative(left: Left, va: int) -> Left:
+    """With EBX and EDI relative to the place that was written."""
+    registers = [value - va & 0xFFFFFFFF if index in (layout.EBX, layout.EDI) else value
+                 for index, value in enumerate(left.registers)]
+    return left._replace(registers=registers)
+
+
+@pytest.mark.parametrize("name", INSTRUCTIONS)
+def test_it_is_what_the_cpu_does(bench: Bench, name: str) -> None:
+    code, chance = bytes.fromhex(INSTRUCTIONS[name]), random.Random(name)
+    for _ in range(4):
+        memory = chance.getrandbits(64) & ~1
+        registers = [chance.getrandbits(32) for _ in range(8)]
+        registers[layout.ESI], registers[layout.ESP] = 2, STACK
+        if "stos" in name:
+            registers[layout.ECX] = 3
+        if "cmpxchg" in name and chance.random() < 0.6:
+            registers[layout.EAX] = memory >> 32
+        flags = chance.getrandbits(12) & STATUS
+        results = []
+        for va in (SCRATCH, bench.table_va):
+            registers[layout.EBX] = va + 4 - (0x100 if "0x100" in name else 0)
+            registers[layout.EDI] = va + (4 if name == "stosd" else 5)
+            bench.start(code, registers, flags, memory, va)
+            if va == SCRATCH:
+                bench.run()
+            else:
+                assert write_page_table(bench.domain, va + 4 + (name == "rep stosb"), FAULT)
+            results.append(relative(bench.left(va), va))
+        assert results[0] == results[1], "the CPU's, then the emulator's"
+
+
+def test_cmpxchg8b(bench: Bench) -> None:
+    code = bytes.fromhex("f0 0f c7 0e")  # lock cmpxchg8b [esi]
+    for expected in (0x1122334455667788, 0x1122334455667780):
+        results = []
+        for va in (SCRATCH, bench.table_va):
+            registers = [expected & 0xFFFFFFFF, 0x99887766, expected >> 32, 0x55443322, STACK, 0, va, va]
+            bench.start(code, registers, 0x8D5, 0x1122334455667788, va)
+            if va == SCRATCH:
+                bench.run()
+            else:
+                assert write_page_table(bench.domain, va, FAULT)
+            results.append(bench.left(va)._replace(registers=bench.left(va).registers[:6]))
+        assert results[0] == results[1]
+
+
+def frame(bench: Bench, pfn: int) -> int:
+    return int(bench.domain.p2m[pfn]) << 12
+
+
+def test_what_is_not_valid_is_not_written(bench: Bench) -> None:
+    valid = frame(bench, SLOT) | 0x63
+    mov, lower, upper = bytes.fromhex("89 0b"), 0, 4
+    table = bench.entry & ~4095
+    for ecx, offset in [(table | 0x63, lower), (0x63, lower), (valid | 0x80, lower), (0x300000 | 0x63, lower)]:
+        registers = [1, ecx, 2, bench.table_va + offset, STACK, 4, 5, 6]
+        bench.start(mov, registers, 0, valid, bench.table_va)
+        counts = bytes(bench.domain.frames.counts)
+        before = bench.left(bench.table_va)
+        assert not write_page_table(bench.domain, bench.table_va + offset, FAULT), hex(ecx)
+        assert bench.left(bench.table_va) == before and bytes(bench.domain.frames.counts) == counts
+    bench.start(mov, [1, 7, 2, bench.table_va + upper, STACK, 4, 5, 6], 0, valid, bench.table_va)
+    assert write_page_table(bench.domain, bench.table_va + upper, FAULT)
+    assert bench.left(bench.table_va).memory == 7 << 32 | valid & ~1, "no longer present"
+    assert bench.domain.frames.counts[valid >> 12] == 0
+    xchg = bytes.fromhex("87 0b")
+    bench.start(xchg, [1, 7, 2, bench.table_va + upper, STACK, 4, 5, 6], 0, 0, bench.table_va)
+    assert write_page_table(bench.domain, bench.table_va + upper, FAULT), "it is not present"
+
+
+def test_unaligned_and_other_writes_are_the_guests_business(bench: Bench) -> None:
+    mov = bytes.fromhex("89 0b")
+    for offset in (1, 2, 3, 5, 6):
+        bench.start(mov, [0, 0, 0, bench.table_va + offset, 0, 0, 0, 0], 0, 0, bench.table_va)
+        assert not write_page_table(bench.domain, bench.table_va + offset, FAULT)
+    bench.start(mov, [0, 0, 0, bench.table_va, 0, 0, 0, 0], 0, 0, bench.table_va)
+    for error in (2, 7, 11, 1, 0x13):
+        assert not write_page_table(bench.domain, bench.table_va, error)
+    bench.domain.vm_assist = 0
+    assert not write_page_table(bench.domain, bench.table_va, FAULT)
+    bench.domain.vm_assist = 1 << VMASST_WRITABLE_PAGETABLES
+    assert not write_page_table(bench.domain, SCRATCH, FAULT), "it is writable"
+
+
+def test_the_cpu_gets_there(bench: Bench) -> None:
+    """The whole way: stores fault, are done, and the guest goes on behind them; one that is refused is its fault."""
+    new, table = frame(bench, SLOT + 1) | 0x61, bench.entry & ~4095 | 0x63
+    code = bytes.fromhex("89 0b c7 43 04 00 00 00 80 f0 0f ba 33 05 89 13")
+    bench.start(code, [0, new, table, bench.table_va, STACK, 0, 0, 0], 0, frame(bench, SLOT) | 0x63, bench.table_va)
+    with pytest.raises(GuestExit, match="exception 14 .error code 0x3"):
+        bench.domain.machine.run()
+    assert bench.vcpu.eip == CODE + 14 and bench.vcpu.cr(2) == bench.table_va
+    assert bench.left(bench.table_va).memory == new & ~0x20 | 1 << 63
+    assert bench.domain.frames.refs[new >> 12] == 2 and bench.domain.frames.refs[frame(bench, SLOT) >> 12] == 0
