@@ -141,5 +141,7 @@ def install_ops(plugins: Plugins, guest: Guest, run: Run) -> None:
     slots = bind(plugins.manager, run.backend, table)
     ops, calls = install(guest, run.backend, table, slots, run.steps, count_ops=run.options.count_ops)
     kernel = Kernel(guest, calls, run.steps, ops, replace_paravirt=run.options.replace_paravirt)
+    if run.tracer is not None:
+        run.tracer.watch_ops(ops)
     run.body = lambda: calls.run(lambda: start_kernel(ops, kernel))
     run.kernel = kernel

@@ -123,6 +123,9 @@ def boot(
     rtc: Annotated[str, typer.Option(help="'now', or a fixed date")] = "fixed",
     console: Annotated[str, typer.Option(metavar="stdio|FILE|none", help="where the guest's console goes")] = "stdio",
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="write the record")] = None,
+    trace: Annotated[Path | None, typer.Option(
+        metavar="FILE", help="write exits, ops and modes: Chrome trace JSON, or .jsonl")] = None,
+    trace_limit: Annotated[int, typer.Option(help="events that a trace keeps")] = 1_000_000,
     stats: Annotated[bool, typer.Option("--stats", help="print what the run cost")] = False,
     screen: Annotated[bool, typer.Option("--screen", help="print the text screen at the end")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="print neither steps nor progress")] = False,
@@ -136,7 +139,7 @@ def boot(
         kernel, backend, tuple(option or ()), initrd, append, memory, vcpus, engine, tuple(no_accel or ()), count_ops,
         noreplace, until, until_output, mark, sample,
         timeout, max_instructions, idle_limit, realtime, rtc, console, json_file,
-        stats, screen, quiet, plugins)))
+        trace, trace_limit, stats, screen, quiet, plugins)))
 
 
 @app.command(epilog="Exit status: 0 the backends agree, 1 they differ, 70 a run failed, 130 interrupted, 2 usage.")
@@ -177,6 +180,18 @@ def inspect(
     from paravirt.listing import inspect_kernel
 
     inspect_kernel(kernel, plugins)
+
+
+@app.command("trace")
+def show_trace(
+    file: Annotated[Path, typer.Argument(help="what --trace wrote")],
+    top: Annotated[int, typer.Option(help="rows of each lane")] = 15,
+    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
+) -> None:
+    """Summarise a trace: how often each event came, and how long it took in virtual time."""
+    from paravirt.listing import trace_summary
+
+    trace_summary(file, top)
 
 
 @app.command("plugins")

@@ -58,6 +58,8 @@ class Request(NamedTuple):
     rtc: str
     console: str
     json_file: Path | None
+    trace: Path | None
+    trace_limit: int
     stats: bool
     screen: bool
     quiet: bool
@@ -70,8 +72,9 @@ def boot_command(request: Request) -> int:
     :raises ParavirtError: the user's mistake, or the backend's.
     """
     options = boot_options(request)
-    if request.json_file is not None:
-        _check_record_path(request.json_file)
+    for option, path in (("--json", request.json_file), ("--trace", request.trace)):
+        if path is not None:
+            _check_path(option, path)
     printer = StepPrinter(sys.stderr, enabled=not request.quiet)
 
     with _console(request) as (console, progress, closed):
@@ -125,7 +128,7 @@ def boot_options(request: Request) -> BootOptions:
     if request.rtc not in ("fixed", "now"):
         raise ConfigError(f"--rtc: {request.rtc!r} is neither 'fixed' nor 'now'")
     for option, value in (("--timeout", request.timeout), ("--sample", request.sample),
-                          ("--max-instructions", request.max_instructions)):
+                          ("--max-instructions", request.max_instructions), ("--trace-limit", request.trace_limit)):
         if value is not None and not value > 0:  # nor NaN
             raise ConfigError(f"{option} {value}: must be positive")
     for option, seconds in (("--timeout", request.timeout), ("--idle-limit", request.idle_limit)):
@@ -139,7 +142,8 @@ def boot_options(request: Request) -> BootOptions:
         timeout=request.timeout, max_instructions=request.max_instructions, idle_limit=request.idle_limit,
         realtime=os.isatty(0) if request.realtime is None else request.realtime, rtc_now=request.rtc == "now",
         plugins_file=request.plugins, mark=expression("--mark", request.mark),
-        sample_ns=int((request.sample or 0) * 1e6))
+        sample_ns=int((request.sample or 0) * 1e6),
+        trace=request.trace, trace_limit=request.trace_limit)
 
 
 def expression(option: str, text: str | None) -> re.Pattern[bytes] | None:
@@ -150,17 +154,17 @@ def expression(option: str, text: str | None) -> re.Pattern[bytes] | None:
         raise ConfigError(f"{option} {text!r}: {error}") from None
 
 
-def _check_record_path(path: Path) -> None:
+def _check_path(option: str, path: Path) -> None:
     """Better now than after the run.
 
-    :raises ConfigError: the record could not be written.
+    :raises ConfigError: the file could not be written.
     """
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
-        raise ConfigError(f"--json {path}: {error.strerror}") from None
+        raise ConfigError(f"{option} {path}: {error.strerror}") from None
 
 
 def parse_memory(text: str) -> int:

@@ -7,7 +7,7 @@ own code. It changes nothing that the guest can see, and no instruction count.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from paravirt.binding import NULL_SLOT, Slot
 from paravirt.hookspecs.tables import TABLES
@@ -22,6 +22,7 @@ class OpCounters:
     def __init__(self, engine: Engine, *, enabled: bool) -> None:
         self._engine, self.enabled = engine, enabled
         self._at: dict[int, str] = {}
+        self.on_site: Callable[[CallSite, str], None] | None = None  # a site holds an op's own code from now on
 
     def watch(self, slots: Mapping[str, Slot]) -> None:
         """Count the entries of all guest code. What several ops share counts for the first of them."""
@@ -32,7 +33,10 @@ class OpCounters:
     def watch_site(self, site: CallSite, code: bytes) -> None:
         """Count a call site that holds an op's own code now; a direct call counts where it goes."""
         if code[:1] not in (bytes([CALL]), bytes([JMP])):
-            self._count(site.address, TABLES["paravirt_ops"].words[site.type])
+            op = TABLES["paravirt_ops"].words[site.type]
+            self._count(site.address, op)
+            if self.on_site is not None:
+                self.on_site(site, op)
 
     def _count(self, address: int, name: str) -> None:
         if self.enabled and address not in self._at:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from paravirt.console import Console
     from paravirt.ops import Ops
+    from paravirt.trace import Trace
 
 END_BLOCK = struct.Struct("<II128sI")
 END_MAGIC, END_VERSION = 0x42455650, 1
@@ -66,6 +67,7 @@ class Guest:
     :ivar more_counts: further such counts, asked whenever the record needs them: what is counted in C or in the guest.
     :ivar count_ops: everything that a backend can count is wanted, what costs time too.
     :ivar vga_text: gives the lines on the text screen now; None if the platform has no screen.
+    :ivar trace: takes events of the platform's own, if a trace was asked for.
     :ivar ops: the bound op table, of a paravirt kernel.
     """
 
@@ -80,6 +82,7 @@ class Guest:
     counts: Counter[str] = field(default_factory=Counter)
     more_counts: list[Callable[[], Mapping[str, int]]] = field(default_factory=list)
     vga_text: Callable[[], list[str]] | None = None
+    trace: Trace | None = None
     ops: Ops = field(init=False)
 
     @property

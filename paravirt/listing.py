@@ -25,6 +25,7 @@ from paravirt.install import place
 from paravirt.machine.core import Machine
 from paravirt.patch import CALL, JMP, UD2, generate
 from paravirt.plugins import Plugins, load_plugins
+from paravirt.trace import summary
 
 WIDE = 200  # columns where the output is no terminal: nothing is cut or wrapped for a script
 
@@ -170,3 +171,18 @@ def _patched(slots: dict[str, Slot], slot: Slot) -> str:
     if code[:1] == bytes([JMP]) and len(code) == 5 and code != slot.inline:
         return "direct jump"
     return code.hex(" ") or "nops"
+
+
+def trace_summary(path: Path, top: int) -> None:
+    """Lane by lane, the most frequent events of a trace. :raises ConfigError: it is no trace."""
+    counts, times, facts = summary(path)
+    terminal = _terminal()
+    table = _table("lane", "event", "count", "virtual us")
+    for lane in sorted({lane for lane, _ in counts}):
+        rows = sorted((row for row in counts if row[0] == lane), key=lambda row: (-counts[row], row))
+        for row in rows[:top]:
+            _row(table, lane, row[1], counts[row], f"{times[row] / 1000:.3f}" if times[row] else "")
+        if len(rows) > top:
+            _row(table, lane, f"{len(rows) - top} more", sum(counts[row] for row in rows[top:]), "")
+    terminal.print(table)
+    print("; ".join(f"{name} {printable(str(value))}" for name, value in facts.items()), file=sys.stderr)

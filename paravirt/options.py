@@ -10,6 +10,7 @@ from pathlib import Path
 from paravirt.machine import accel
 from paravirt.machine.core import DEFAULT_MEMORY
 
+TRACED = ("delivery", "platform")  # seams through which exits would pass a trace unseen
 DEFAULT_EPOCH = 1191961898  # 2007-10-09 20:31:38 UTC, the release of Linux 2.6.23
 
 
@@ -22,6 +23,7 @@ class BootOptions:
     :ivar until: stop when the step of this name is over.
     :ivar mark: at each match in the output the counters so far go into the record.
     :ivar sample_ns: the counters go into the record this often, in virtual time; 0: never.
+    :ivar trace: file to write a trace to (trace.py), with at most `trace_limit` events.
     :ivar timeout: wall seconds. :ivar idle_limit: virtual seconds without output or input, 0 for no limit.
     :ivar realtime: idle time takes as long as it says.
     :ivar rtc_now: the clock begins at the host's time, else at `DEFAULT_EPOCH`.
@@ -40,6 +42,8 @@ class BootOptions:
     until: str | None = None
     mark: re.Pattern[bytes] | None = None
     sample_ns: int = 0
+    trace: Path | None = None
+    trace_limit: int = 1_000_000
     timeout: float | None = None
     max_instructions: int | None = None
     idle_limit: float = 600.0
@@ -50,4 +54,6 @@ class BootOptions:
 
     def disabled(self) -> Iterable[str]:
         """Seams of the engine to leave in their portable form."""
-        return tuple(accel.NAMES) if self.engine == "portable" else self.no_accel
+        if self.engine == "portable":
+            return tuple(accel.NAMES)
+        return (*self.no_accel, *(TRACED if self.trace is not None else ()))

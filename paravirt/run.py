@@ -17,6 +17,8 @@ from paravirt.machine.outcome import End, GuestExit, Outcome
 from paravirt.options import BootOptions
 from paravirt.record import Counts, EngineRecord, HostRecord, MarkRecord, OutcomeRecord, Record, StepRecord
 from paravirt.steps import Reading, Steps
+from paravirt.trace import Trace
+from paravirt.tracing import Tracer
 from paravirt.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -43,6 +45,10 @@ class Run:
         self._marks: list[MarkRecord] = []
         self._samples: list[MarkRecord] = []
         self._next_sample = 0
+        self.tracer: Tracer | None = None
+        if options.trace is not None:
+            guest.trace = Trace(options.trace, limit=options.trace_limit)
+            self.tracer = Tracer(guest.machine, guest.trace)
         self._started = time.monotonic()
         steps.read = self._reading
         steps.may_stop = True
@@ -144,6 +150,8 @@ class Run:
         """Make the record and tell everybody."""
         state = self._end_state()
         record = self._record(state)
+        if self.tracer is not None:
+            self.tracer.close(kernel=record.kernel, backend=record.backend, outcome=record.outcome.kind)
         try:
             hook.paravirt_exit(guest=self.guest, outcome=self._outcome)
         finally:

@@ -13,7 +13,7 @@ from types import TracebackType
 
 from paravirt.machine import layout
 from paravirt.machine.bus import MmioBus, PortBus
-from paravirt.machine.engine import DOUBLE_FAULT, CpuStopped, Engine, TripleFault
+from paravirt.machine.engine import DOUBLE_FAULT, CpuStopped, Engine, Handlers, TripleFault
 from paravirt.machine.exits import Dispatcher, ExitTable
 from paravirt.machine.outcome import End, GuestExit, Outcome, crash
 from paravirt.machine.ram import Ram
@@ -36,6 +36,7 @@ class Machine:
         self.engine = Engine(self.ram, disabled)
         self.vcpu = Vcpu(self, self.engine)
         self.timeline = Timeline(self.engine.now, self.engine.shorten)
+        self.watch_exits: Callable[[Dispatcher], Handlers] = lambda dispatcher: dispatcher
         self.acknowledge: Callable[[], int] = lambda: -1
         self.device_state: Callable[[], Mapping[str, object]] = dict
         self.wait_for_input: Callable[[], bool] = lambda: False
@@ -68,7 +69,7 @@ class Machine:
     def connect(self, table: ExitTable) -> None:
         """Let a platform's exit table answer."""
         self._dispatcher = dispatcher = Dispatcher(self.vcpu, table, self.mmio, self._acknowledge)
-        self.engine.connect(dispatcher)
+        self.engine.connect(self.watch_exits(dispatcher))
         self.engine.native_vectors(dispatcher.native_vectors(), interrupts=dispatcher.native_interrupts,
                                    sysenter=dispatcher.native_sysenter)
 

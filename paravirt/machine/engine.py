@@ -9,7 +9,7 @@ Ref: Unicorn 2.1.4 include/unicorn/unicorn.h; which forms are in use: seams.py.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from paravirt.machine import accel, layout
@@ -289,6 +289,18 @@ class Engine:
             callback = self._callbacks.keep(CODE(count))
         self._library.hook(self._handle, const.UC_HOOK_CODE, callback, ctypes.addressof(counter),
                            begin=address, end=address)
+
+    def on_code(self, address: int, seen: Callable[[], None]) -> None:
+        """Call `seen` each time the instruction at virtual `address` is about to run. It may look, not change."""
+        def hook(_uc: int, _address: int, _size: int, _user: int) -> None:
+            self.state.load()
+            try:
+                seen()
+            except BaseException as error:
+                self.fail(error)
+
+        callback = self._callbacks.keep(CODE(hook))
+        self._library.hook(self._handle, const.UC_HOOK_CODE, callback, None, begin=address, end=address)
 
     def counted(self, address: int) -> int:
         """How often since `count_at`."""
