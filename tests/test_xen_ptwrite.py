@@ -218,7 +218,7 @@ def test_the_cpu_gets_there(bench: Bench) -> None:
     new, table = frame(bench, SLOT + 1) | 0x61, bench.entry & ~4095 | 0x63
     code = bytes.fromhex("89 0b c7 43 04 00 00 00 80 f0 0f ba 33 05 89 13")
     bench.start(code, [0, new, table, bench.table_va, STACK, 0, 0, 0], 0, frame(bench, SLOT) | 0x63, bench.table_va)
-    with pytest.raises(GuestExit, match="exception 14 .error code 0x3"):
+    with pytest.raises(GuestExit, match="a page fault at"):
         bench.domain.machine.run()
     assert bench.vcpu.eip == CODE + 14 and bench.vcpu.cr(2) == bench.table_va
     assert bench.left(bench.table_va).memory == new & ~0x20 | 1 << 63

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from paravirt.api import Answer, Backend, ElfImage, Guest, ImageError, KernelInfo, Verdict, hookimpl, xen_notes
 from paravirt_xen.platform.builder import Builder, reserved_memory
 from paravirt_xen.platform.domain import Domain
-from paravirt_xen.platform.exits import exit_table
+from paravirt_xen.platform.exits import Exits
 from paravirt_xen.platform.hypercalls import Dispatcher
 from paravirt_xen.platform.notes import parse_notes
 from paravirt_xen.platform.services import attach_services
@@ -54,7 +54,9 @@ class Xen(Backend):
         self.builder = Builder(guest)
         domain = self.domain
         domain.traps = Traps(domain)
-        guest.machine.connect(exit_table(domain, Dispatcher(domain)))
+        domain.dispatcher = Dispatcher(domain)
+        guest.more_counts.append(domain.dispatcher.counts)
+        guest.machine.connect(Exits(domain, domain.dispatcher).table())
 
     @hookimpl
     def paravirt_build_guest(self, guest: Guest) -> None:

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 from uuid import UUID
 
-from paravirt.api import Guest, crash, layout
+from paravirt.api import End, Guest, GuestExit, Outcome, layout
 from paravirt_xen.platform.errors import EFAULT, ENOMEM, HypercallError
 from paravirt_xen.platform.layout import HEAP_END, HEAP_FIRST, M2P_MACHINE, PAGE
 
@@ -22,9 +22,14 @@ if TYPE_CHECKING:
     from paravirt_xen.platform.clock import GuestClock
     from paravirt_xen.platform.console import ConsoleRing
     from paravirt_xen.platform.events import Events
+    from paravirt_xen.platform.frames import Frames
+    from paravirt_xen.platform.hole import Hole
+    from paravirt_xen.platform.hypercalls import Dispatcher
+    from paravirt_xen.platform.ldt import Ldt
     from paravirt_xen.platform.sched import Scheduler
     from paravirt_xen.platform.storering import StoreRing
     from paravirt_xen.platform.timers import Timers
+    from paravirt_xen.platform.traps import Traps
 
 HANDLE = UUID("b5a6d1a0-0000-4000-8000-000000000001")
 PRESENT, WRITABLE, LARGE = 1, 2, 0x80
@@ -40,19 +45,20 @@ class Domain:
     :ivar handle: what tells domains apart for good.
     """
 
-    frames: Any  # frames.Frames
-    traps: Any  # traps.Traps
+    dispatcher: Dispatcher
+    frames: Frames
+    traps: Traps
     events: Events
     timers: Timers
     clock: GuestClock
     sched: Scheduler
     store: StoreRing
     console: ConsoleRing
-    hole: Any  # hole.Hole
+    hole: Hole
+    ldt: Ldt
     store_mfn: int
     console_mfn: int
     l3_mfn: int  # the page table in use, of three levels
-    ldt: Any  # ldt.Ldt
 
     def __init__(self, guest: Guest, p2m: array[int]) -> None:
         self.guest, self.machine = guest, guest.machine
@@ -192,7 +198,8 @@ class Domain:
 
     def crash(self, sentence: str) -> NoReturn:
         """The guest did what no domain survives."""
-        raise crash(sentence)
+        eip = self.vcpu.eip
+        raise GuestExit(Outcome(End.CRASH, sentence, eip, self.machine.symbolize(eip)))
 
     def assist(self, kind: int) -> bool:
         """Whether vm_assist has switched `kind` (abi.VMASST_*) on."""

@@ -9,19 +9,25 @@ Ref: Xen public/xen.h (numbers), arch/x86/pv/hypercall.c, common/multicall.c; an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from paravirt.api import layout
 from paravirt_xen.platform import (
     callbacks,
     console,
+    debugregs,
+    descriptors,
     eventop,
+    iret,
     mmu,
     mmuext,
+    multicall,
     physdev,
     sched,
     timers,
+    trapops,
     vcpuop,
     version,
 )
@@ -31,6 +37,7 @@ from paravirt_xen.platform.errors import ENOSYS, EOPNOTSUPP, EPERM, HypercallErr
 Handler = Callable[..., int]
 INT_BYTES = 2  # of ``int 0x82``
 MAX_ARGUMENTS = 5
+UNKNOWN = -1
 REGISTERS = (layout.EBX, layout.ECX, layout.EDX, layout.ESI, layout.EDI)
 
 
@@ -60,19 +67,19 @@ def unwritten(domain: Domain, *arguments: int) -> int:
 
 
 HYPERCALLS: dict[int, Hypercall] = {
-    0: Hypercall("set_trap_table", "traps:ptr", unwritten),
+    0: Hypercall("set_trap_table", "traps:ptr", trapops.set_trap_table),
     1: Hypercall("mmu_update", "requests:ptr count done:ptr foreign_domain", mmu.mmu_update),
-    2: Hypercall("set_gdt", "frames:ptr entries", unwritten),
-    3: Hypercall("stack_switch", "ss esp", unwritten),
+    2: Hypercall("set_gdt", "frames:ptr entries", descriptors.set_gdt),
+    3: Hypercall("stack_switch", "ss esp", trapops.stack_switch),
     4: Hypercall("set_callbacks", "event_cs event_eip failsafe_cs failsafe_eip", callbacks.set_callbacks),
-    5: Hypercall("fpu_taskswitch", "set", unwritten),
+    5: Hypercall("fpu_taskswitch", "on", trapops.fpu_taskswitch),
     6: Hypercall("sched_op_compat", "command argument", sched.sched_op_compat),
     7: Hypercall("platform_op", "op:ptr", -EPERM),
-    8: Hypercall("set_debugreg", "register value", unwritten),
-    9: Hypercall("get_debugreg", "register", unwritten),
-    10: Hypercall("update_descriptor", "machine_address:u64 descriptor:u64", unwritten),
+    8: Hypercall("set_debugreg", "register value", debugregs.set_debugreg),
+    9: Hypercall("get_debugreg", "register", debugregs.get_debugreg),
+    10: Hypercall("update_descriptor", "machine_address:u64 descriptor:u64", descriptors.update_descriptor),
     12: Hypercall("memory_op", "command argument:ptr", unwritten),
-    13: Hypercall("multicall", "calls:ptr count", unwritten),
+    13: Hypercall("multicall", "calls:ptr count", multicall.multicall),
     14: Hypercall("update_va_mapping", "va value:u64 flags", mmu.update_va_mapping),
     15: Hypercall("set_timer_op", "when:u64", timers.set_timer_op),
     16: Hypercall("event_channel_op_compat", "op:ptr", eventop.event_channel_op_compat),
@@ -80,9 +87,9 @@ HYPERCALLS: dict[int, Hypercall] = {
     18: Hypercall("console_io", "command count buffer:ptr", console.console_io),
     19: Hypercall("physdev_op_compat", "op:ptr", physdev.physdev_op_compat),
     20: Hypercall("grant_table_op", "command argument:ptr count", unwritten),
-    21: Hypercall("vm_assist", "command type", unwritten),
+    21: Hypercall("vm_assist", "command type", trapops.vm_assist),
     22: Hypercall("update_va_mapping_otherdomain", "va value:u64 flags domain", mmu.update_va_mapping_otherdomain),
-    23: Hypercall("iret", "", unwritten),
+    23: Hypercall("iret", "", iret.iret),
     24: Hypercall("vcpu_op", "command vcpu argument:ptr", vcpuop.vcpu_op),
     25: Hypercall("set_segment_base", "register base", -ENOSYS),  # x86-64 only
     26: Hypercall("mmuext_op", "ops:ptr count done:ptr foreign_domain", mmuext.mmuext_op),
@@ -110,20 +117,20 @@ HYPERCALLS: dict[int, Hypercall] = {
 class Row(NamedTuple):
     """A row as the dispatcher uses it: `take` makes the handler's arguments of the five registers' words."""
 
+    name: str
     handler: Handler
-    take: Callable[[list[int]], tuple[int, ...]]
-    key: str
+    take: Callable[[Sequence[int]], Sequence[int]]
 
 
-def _taker(signature: tuple[Argument, ...]) -> Callable[[list[int]], tuple[int, ...]]:
+def _taker(signature: tuple[Argument, ...]) -> Callable[[Sequence[int]], Sequence[int]]:
     places: list[tuple[int, bool]] = []
     at = 0
     for argument in signature:
         places.append((at, argument.kind == "u64"))
         at += 2 if argument.kind == "u64" else 1
     if not any(wide for _, wide in places):
-        return lambda words: tuple(words[:at])
-    return lambda words: tuple(words[i] | words[i + 1] << 32 if wide else words[i] for i, wide in places)
+        return lambda words: words[:at]
+    return lambda words: [words[i] | words[i + 1] << 32 if wide else words[i] for i, wide in places]
 
 
 def _row(call: Hypercall) -> Row:
@@ -135,47 +142,61 @@ def _row(call: Hypercall) -> Row:
             return answer
 
         handler = refuse
-    return Row(handler, _taker(call.arguments), f"xen.hypercall.{call.name}")
+    return Row(call.name, handler, _taker(call.arguments))
 
 
 class Dispatcher:
     """Answers ``int 0x82``, and the entries of a multicall.
 
-    :param on_call: told of each call that is over: name, argument words, result. For traces and tests.
+    :ivar batches: multicalls by the number of their entries; see multicall.py.
+    :ivar on_call: told of each call that is over: name, argument words, result. For traces and tests.
     """
 
     def __init__(self, domain: Domain) -> None:
         self.domain = domain
         self.rows = {number: _row(call) for number, call in HYPERCALLS.items()}
-        self.on_call: Callable[[str, list[int], int], None] | None = None
+        self.batches: Counter[int] = Counter()
+        self.on_call: Callable[[str, Sequence[int], int], None] | None = None
+        self._direct: Counter[int] = Counter()  # by number
+        self._inner: Counter[int] = Counter()  # in multicalls
 
-    def call(self, number: int, words: list[int]) -> int:
+    def call(self, number: int, words: Sequence[int], *, inner: bool = False) -> int:
         """Make one call with five argument words.
 
+        :param inner: it is an entry of a multicall.
         :raises Preempted: the guest is to call again with other arguments.
         """
         row = self.rows.get(number)
+        (self._inner if inner else self._direct)[number if row is not None else UNKNOWN] += 1
         if row is None:
-            self.domain.counts["xen.hypercall.unknown"] += 1
             return -ENOSYS
-        self.domain.counts[row.key] += 1
         try:
             result = row.handler(self.domain, *row.take(words))
         except HypercallError as error:
             result = -error.errno
         if self.on_call is not None:
-            self.on_call(row.key, words, result)
+            self.on_call(row.name, words, result)
         return result
 
     def interrupt(self) -> None:
         """``int 0x82`` in ring 1, EIP past it: registers to arguments, result to EAX."""
         vcpu = self.domain.vcpu
-        words = [vcpu.reg(register) for register in REGISTERS]
+        quads = vcpu.state.quads
+        words = [quads[register] & 0xFFFFFFFF for register in REGISTERS]
         try:
-            result = self.call(vcpu.reg(layout.EAX), words)
+            result = self.call(quads[layout.EAX] & 0xFFFFFFFF, words)
         except Preempted as preempted:
             for register, word in zip(REGISTERS, preempted.arguments, strict=False):
                 vcpu.set_reg(register, word)
             vcpu.eip -= INT_BYTES
             return
-        vcpu.set_reg(layout.EAX, result)
+        quads[layout.EAX] = result & 0xFFFFFFFF
+
+    def counts(self) -> dict[str, int]:
+        """For the record: calls by name, those inside of multicalls by themselves, and sizes of multicalls."""
+        found = {f"xen.hypercall.{self._name(number)}": count for number, count in self._direct.items()}
+        found |= {f"xen.multicall.{self._name(number)}": count for number, count in self._inner.items()}
+        return found | multicall.batch_counts(self.batches)
+
+    def _name(self, number: int) -> str:
+        return self.rows[number].name if number in self.rows else "unknown"

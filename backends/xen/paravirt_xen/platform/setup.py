@@ -6,6 +6,7 @@ Ref: tools/libs/guest/xg_dom_x86.c (the builder pins the table that the first vC
 from __future__ import annotations
 
 from paravirt.api import ImageError
+from paravirt_xen.platform.descriptors import validate_page
 from paravirt_xen.platform.domain import Domain
 from paravirt_xen.platform.frames import L3, Frames
 from paravirt_xen.platform.ldt import Ldt
@@ -22,6 +23,7 @@ def take_memory(domain: Domain) -> None:
     frames.adopt(domain.p2m)
     frames.share(domain.shared_mfn)
     frames.first_xen_slot, frames.install_xen_slots = hole.first_slot, hole.install
+    frames.validate_descriptors = lambda mfn: validate_page(domain, mfn)
     domain.ldt = Ldt(domain, hole.ldt_window)
     error = pin(frames, domain.l3_mfn, L3) or frames.get_type(domain.l3_mfn, L3)
     if error:

@@ -1,0 +1,51 @@
+"""multicall: a list of hypercalls in one.
+
+Each entry gets its own result; the list goes on behind one that fails. The iret hypercall ends it, and a multicall
+inside a multicall is refused.
+
+Ref: Xen public/xen.h (struct multicall_entry); common/multicall.c (do_multicall), arch/x86/hypercall.c
+(arch_do_multicall_call: mc_exit, hypercall_create_continuation inside a multicall).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from struct import pack
+
+from paravirt_xen.platform.abi import MULTICALL_ENTRY
+from paravirt_xen.platform.domain import Domain
+from paravirt_xen.platform.errors import EINVAL, Preempted
+
+AT_ONCE = 512  # entries before the guest gets to run
+COUNTED = 64  # sizes of lists that have a key of their own in the record
+IRET, MULTICALL = 23, 13
+RESULT, ARGUMENTS = 4, 8  # offsets of an entry
+WORDS = 5  # arguments that a call may have
+
+
+def multicall(domain: Domain, calls: int, count: int) -> int:
+    """Make `count` calls in order."""
+    dispatcher = domain.dispatcher
+    dispatcher.batches[min(count, COUNTED + 1)] += 1
+    for made in range(count):
+        if made == AT_ONCE:
+            raise Preempted(calls, count - made)
+        number, _, *words = MULTICALL_ENTRY.unpack(domain.read(calls, MULTICALL_ENTRY.size))
+        if number == MULTICALL:
+            result = -EINVAL
+        else:
+            try:
+                result = dispatcher.call(number, words[:WORDS], inner=True)
+            except Preempted as preempted:
+                domain.write(calls + ARGUMENTS, pack(f"<{len(preempted.arguments)}I", *preempted.arguments))
+                raise Preempted(calls, count - made) from None
+        domain.write_u32(calls + RESULT & 0xFFFFFFFF, result)
+        if number == IRET:
+            return result
+        calls = calls + MULTICALL_ENTRY.size & 0xFFFFFFFF
+    return 0
+
+
+def batch_counts(batches: Mapping[int, int]) -> dict[str, int]:
+    """The histogram of list sizes for the record."""
+    return {f"xen.batch.{size if size <= COUNTED else 'more'}": number for size, number in sorted(batches.items())}
