@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 INPUT_POLL_SECONDS = 0.1
 MAX_MARKS, MAX_SAMPLES = 10_000, 1000
-ACCELERATED = {"live", "block", "c", "fast", "checked"}
 
 
 class Run:
@@ -199,7 +198,7 @@ class Run:
         machine, engine = guest.machine, guest.machine.engine
         image = guest.kernel.image
         forms = engine.seams.forms()
-        fast = {form in ACCELERATED for form in forms.values()}
+        fast = {name not in engine.seams.missing for name in forms}
         return Record(
             kernel=str(image.path), sha256=hashlib.sha256(image.data).hexdigest(), backend=self.backend,
             engine=EngineRecord(name="mixed" if len(fast) > 1 else "accelerated" if True in fast else "portable",

@@ -130,7 +130,7 @@ def test_instruction_limit_ends_what_never_ends(storm: str, engine: str) -> None
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_storm_without_an_instruction_is_a_crash(engine: str) -> None:
     """A fetch that faults into a fetch that faults: no limit on instructions could end it."""
-    record = run(kernel("storms", "pf_without_a_block"), engine, limit=100_000)
+    record = run(kernel("storms", "pf_without_a_block"), engine, limit=100_000, timeout=None)
     check(record)
     assert (record.outcome.kind, record.exit_code) == ("crash", 70)
     assert record.outcome.reason == "exception 14 for ever: 200000 in a row, and no instruction runs"

@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from paravirt.boot_sequence import boot
 from paravirt.errors import BackendError, PluginError
 from paravirt.guest import Guest
+from paravirt.machine import accel
 from paravirt.options import BootOptions
 from paravirt.record import Counts, HostRecord, OutcomeRecord, Record, write_record
 from tests.elfmaker import Load, Sym, make_elf
@@ -60,7 +61,7 @@ def test_fields() -> None:
     assert data["counts"]["port_io"] == 1
     assert data["counts"]["exceptions"] == {}
     assert data["console_sha256"] == hashlib.sha256(b"").hexdigest()
-    assert set(data["engine"]["seams"]) == {"state", "clock", "delivery", "exits", "stores", "msrs", "platform"}
+    assert set(data["engine"]["seams"]) == {*accel.NAMES}
     assert data["end_state"] is None
     assert data["host"]["wall_seconds"] > 0
     assert [step["name"] for step in data["steps"]] == [

@@ -2,29 +2,46 @@
 /*
  * Virtual time: every block that is entered costs its instructions.
  *
- * The only block hook of the machine, so it is called for each block; it stops the CPU at the first
- * block boundary at which the budget is spent, before that block runs, and gives its cost back.
+ * The only block hook of the machine. It stops the CPU at the first block boundary at which the budget is
+ * spent, before that block runs, and gives its cost back. Most blocks call it once: it rewrites its own call
+ * so that they count by themselves from then on (inline.c), and call again when the budget is spent.
  */
 #include "machine.h"
 
+static void enter(struct machine *m, uint32_t instructions)
+{
+	int64_t before = *m->budget;
+
+	*m->budget = before - instructions;
+	if (__builtin_expect(before <= 0, 0)) {
+		*m->budget = before;
+		m->emu_stop(m->uc);
+	}
+}
+
 void pv_block(void *uc, uint64_t address, uint32_t instructions, struct machine *m)
 {
-	int64_t before = m->budget;
+	if (m->check_exit_request) {
+		uint8_t *after = __builtin_return_address(0);
+		uint32_t spent = pv_inlined(after, m);
 
-	m->budget = before - instructions;
-	if (__builtin_expect(before <= 0, 0)) {
-		m->budget = before;
-		m->emu_stop(uc);
+		if (spent) {	/* the block has subtracted it; the other arguments were not loaded */
+			*m->budget += spent;
+			instructions = spent;
+		} else {
+			pv_inline(after, uc, address, instructions, m);
+		}
 	}
+	enter(m, instructions);
 }
 
 /* RDTSC reads virtual time (1 GHz) and costs more than one instruction, or polling loops go on for ever. */
 int pv_rdtsc(void *uc, struct machine *m)
 {
 	m->rdtscs++;
-	m->budget -= m->rdtsc_ns;
+	*m->budget -= m->rdtsc_ns;
 	m->charged += m->rdtsc_ns;
-	uint64_t now = (uint64_t)(m->end - m->budget) + m->tsc_offset;
+	uint64_t now = (uint64_t)(m->end - *m->budget) + m->tsc_offset;
 	ENV64(m, ENV_EAX) = (uint32_t)now;
 	ENV64(m, ENV_EDX) = now >> 32;
 	return 1;

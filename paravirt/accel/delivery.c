@@ -21,16 +21,16 @@ static int delivered_here(const struct machine *m, uint32_t vector)
 
 void pv_spend(struct machine *m, int64_t ns)
 {
-	m->budget -= ns;
+	*m->budget -= ns;
 	m->charged += ns;
-	if (m->budget < 0)	/* faults for ever without entering a block: no block hook would stop it */
+	if (*m->budget < 0)	/* faults for ever without entering a block: no block hook would stop it */
 		m->emu_stop(m->uc);
 }
 
 /* A handler that faults before its first instruction, and whose delivery never fails, goes on for ever. */
 static int is_storm(struct machine *m)
 {
-	int64_t instructions = m->end - m->budget - m->charged;
+	int64_t instructions = m->end - *m->budget - m->charged;
 
 	if (instructions != m->storm_at) {
 		m->storm_at = instructions;

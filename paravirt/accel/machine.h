@@ -18,7 +18,11 @@ enum {
 	ENV_ERROR_CODE = 5384, ENV_IS_INT = 5388, ENV_NEXT_EIP = 5392, ENV_OLD_EXCEPTION = 5496,
 };
 /* CPUState; env lies inside the same allocation, and the TLB descriptors lie just below env */
-enum { CPU_INTERRUPT_REQUEST = 28, CPU_EXCEPTION_INDEX = 0x81a0, CPU_TO_ENV = 0x8a50, ENV_TLB_FAST = -0x40 };
+enum {
+	CPU_INTERRUPT_REQUEST = 28, CPU_EXCEPTION_INDEX = 0x81a0, CPU_TO_ENV = 0x8a50,
+	ENV_TLB_FAST = -0x40, ENV_EXIT_REQUEST = -0x10,	/* i32, negative: leave the translated code */
+	ENV_BUDGET = -8,	/* libunicorn's padding; ours */
+};
 
 enum { EFLAGS_IF = 0x200, EFLAGS_IOPL_SHIFT = 12, EFLAGS_VM = 0x20000, HFLAGS_CPL = 3, HFLAGS_SHADOW = 8, INTERRUPT_HARD = 2 };
 enum { ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH };
@@ -31,7 +35,8 @@ struct platform;
 
 /* One per machine. Python sees the same layout as a ctypes.Structure of the same field names. */
 struct machine {
-	int64_t budget;			/* virtual ns left in this slice; an instruction costs 1 */
+	int64_t *budget;		/* virtual ns left in this slice; an instruction costs 1 */
+	int64_t own_budget;		/* where budget points when translated code does not count by itself */
 	int64_t end;			/* virtual time at which budget reaches 0 */
 	int64_t charged;		/* virtual ns spent on exits so far, not on instructions */
 	uint8_t *uc, *cpu, *env;
@@ -82,6 +87,13 @@ struct machine {
 	int (*account)(struct machine *m, uint32_t vector);	/* an exception counts and costs; 1: the run ends */
 	void (*deliver)(struct machine *m, uint32_t vector, int software);	/* through the guest's IDT */
 	void (*spend)(struct machine *m, int64_t ns);
+	/* slow accesses */
+	void *(*find_region)(void *uc, uint64_t physical);	/* libunicorn's own */
+	void *ram_region;			/* what it finds for all of RAM; NULL: not asked yet */
+	uint64_t ram_bytes;
+	/* inline.c */
+	uint64_t check_exit_request;	/* address of libunicorn's helper; 0: every block calls pv_block */
+	uint64_t inlined, not_inlined;	/* blocks; not repeatable */
 };
 
 /*
@@ -107,6 +119,10 @@ struct platform {
 
 #define ENV32(m, offset) (*(uint32_t *)((m)->env + (offset)))
 #define ENV64(m, offset) (*(uint64_t *)((m)->env + (offset)))
+
+/* inline.c */
+uint32_t pv_inlined(const uint8_t *after, const struct machine *m);
+void pv_inline(uint8_t *after, const void *uc, uint64_t address, uint32_t instructions, struct machine *m);
 
 /* registry.c: hooks that libunicorn calls with nothing but its own pointers find their machine here */
 struct machine *machine_of_cpu(const void *cpu);

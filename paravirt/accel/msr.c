@@ -53,9 +53,9 @@ void pv_intercept(void *env, uint32_t type, uint64_t write, uint64_t ra)
 		uint64_t value = (uint32_t)ENV64(m, ENV_EAX) | (uint64_t)(uint32_t)ENV64(m, ENV_EDX) << 32;
 		uint64_t now;
 
-		m->budget -= m->rdtsc_ns;	/* as long as RDTSC takes: loops that poll must pass time */
+		*m->budget -= m->rdtsc_ns;	/* as long as RDTSC takes: loops that poll must pass time */
 		m->charged += m->rdtsc_ns;
-		now = (uint64_t)(m->end - m->budget);
+		now = (uint64_t)(m->end - *m->budget);
 		switch ((uint32_t)ENV64(m, ENV_ECX)) {
 		case MSR_TSC:
 			if (!write)

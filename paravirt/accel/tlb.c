@@ -99,3 +99,16 @@ void pv_invalidate(void *uc, void *pages, uint64_t start, int length, uint64_t r
 	}
 	pv_invalidate_original(uc, pages, start, length, ra);
 }
+
+/* uc_struct.memory_mapping, asked at each access that leaves the fast path: RAM is one region from address 0 and
+ * stays it, so it is searched for once. */
+void *pv_region(void *uc, uint64_t physical)
+{
+	struct machine *m = machine_of_uc(uc);
+
+	if (physical >= m->ram_bytes)
+		return m->find_region(uc, physical);
+	if (!m->ram_region)
+		m->ram_region = m->find_region(uc, physical);
+	return m->ram_region;
+}

@@ -27,7 +27,9 @@ NAMES = {
     "state": "registers are read and written in place, not by saved contexts",
     "exits": "no exit check after each memory access, so that the CPU stops at block boundaries only",
     "clock": "instructions are counted by blocks in C, not by count= slices",
+    "inline": "translated blocks count by themselves, and call C only when a slice ends",
     "stores": "stores to pages without translated code take the fast path",
+    "regions": "slow accesses to RAM do not search for it among all memory",
     "msrs": "model-specific registers that the CPU has not raise #GP, and the TSC is one",
     "delivery": "exceptions and interrupts are delivered by libunicorn from C",
     "platform": "what a platform has in C runs in C",
@@ -44,7 +46,7 @@ class NativeMachine(ctypes.Structure):
     """``struct machine`` of accel/machine.h."""
 
     _fields_ = (
-        ("budget", ctypes.c_int64), ("end", ctypes.c_int64), ("charged", ctypes.c_int64),
+        ("budget", Pointer), ("own_budget", ctypes.c_int64), ("end", ctypes.c_int64), ("charged", ctypes.c_int64),
         ("uc", Pointer), ("cpu", Pointer), ("env", Pointer),
         ("emu_stop", Pointer), ("do_interrupt", Pointer), ("do_hardirq", Pointer),
         ("exec_interrupt", Pointer), ("tlb_fill", Pointer), ("tlb_flush", Pointer),
@@ -66,6 +68,8 @@ class NativeMachine(ctypes.Structure):
         ("platform", Pointer), ("platform_state", Pointer), ("traps", ctypes.c_uint64),
         ("interrupt_flag", Pointer),
         ("account", Pointer), ("deliver", Pointer), ("spend", Pointer),
+        ("find_region", Pointer), ("ram_region", Pointer), ("ram_bytes", ctypes.c_uint64),
+        ("check_exit_request", ctypes.c_uint64), ("inlined", ctypes.c_uint64), ("not_inlined", ctypes.c_uint64),
     )
 
 
@@ -99,6 +103,8 @@ class Accelerator:
             raise Unavailable("too many machines in one process")
 
     def close(self) -> None:
+        if self.record.find_region:
+            ctypes.c_uint64.from_address(self._uc + layout.UC_MEMORY_MAPPING).value = self.record.find_region
         self._so.pv_unregister(ctypes.byref(self.record))
 
     def function(self, name: str) -> int:
@@ -115,6 +121,25 @@ class Accelerator:
             raise Unavailable("translator_loop is not as expected")
         _poke(start + code.index(_SIZE_FIELD) + 3, _ICOUNT_FIELD[3:])
 
+    def inline_clock(self, buffer_bytes: int) -> None:
+        """Let blocks count by themselves, in padding in front of the CPU state that their code reaches by RBP.
+
+        :param buffer_bytes: size of the buffer for translated code.
+        """
+        helper = self._library.address("helper_check_exit_request_x86_64")
+        expected = (  # mov r8, [rdi + cpu]; mov eax, [r8 + exit request]; test eax, eax; jns
+            b"\x4c\x8b\x87" + struct.pack("<I", layout.UC_TO_CPU)
+            + b"\x41\x8b\x80" + struct.pack("<I", layout.CPU_TO_ENV + layout.ENV_EXIT_REQUEST) + b"\x85\xc0\x79")
+        if ctypes.string_at(helper, len(expected)) != expected:
+            raise Unavailable("check_exit_request is not as expected")
+        padding = ctypes.string_at(self._state.env + layout.ENV_EXIT_REQUEST + 4, -layout.ENV_EXIT_REQUEST - 4)
+        if any(padding):
+            raise Unavailable("there is no padding before the CPU state")
+        if not _is_writable_code(buffer_bytes):
+            raise Unavailable("translated code cannot be written to")
+        self.record.budget = self._state.env + layout.ENV_BUDGET
+        self.record.check_exit_request = helper
+
     def fast_stores(self, ram: Ram) -> Any:
         """Take over tlb_fill and the invalidation of written pages. Returns the bitmap to keep alive."""
         record = self.record
@@ -123,6 +148,16 @@ class Accelerator:
         self._override_got("tb_invalidate_phys_page_fast_x86_64", "pv_invalidate", "pv_invalidate_original")
         self._replace_class_pointer(record.tlb_fill, "pv_tlb_fill")
         return executed
+
+    def keep_region(self, ram: Ram) -> None:
+        """Take over uc_struct.memory_mapping, a pointer of this engine alone."""
+        record = self.record
+        record.find_region = self._library.address("find_memory_mapping_x86_64")
+        method = ctypes.c_uint64.from_address(self._uc + layout.UC_MEMORY_MAPPING)
+        if method.value != record.find_region:
+            raise Unavailable("uc_struct.memory_mapping is not as expected")
+        record.ram_bytes = ram.size
+        method.value = self.function("pv_region")
 
     def find_sysenter(self, uc: Any) -> None:
         """Find the SYSENTER registers in the CPU state, by writing them through the public interface."""
@@ -179,6 +214,16 @@ def _poke(address: int, data: bytes) -> None:
         raise Unavailable("code pages of libunicorn cannot be made writable")
     ctypes.memmove(address, data, len(data))
     libc.mprotect(Pointer(page), ctypes.c_size_t(8192), 5)
+
+
+def _is_writable_code(size: int) -> bool:
+    """Whether this process may write to and execute memory of `size` bytes, a guard page at its end left out."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        span, access, *_ = line.split()
+        start, end = (int(bound, 16) for bound in span.split("-"))
+        if access.startswith("rwx") and end - start >= size - mmap.PAGESIZE:
+            return True
+    return False
 
 
 def _got_slot(library: Library, symbol: str) -> int:

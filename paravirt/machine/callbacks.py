@@ -58,6 +58,7 @@ class Clock(Protocol):
     """The part of the engine that callbacks need."""
 
     interrupt_pending: bool
+    budget: memoryview
 
     def now(self) -> int: ...
     def charge(self, ns: int) -> None: ...
@@ -154,7 +155,7 @@ class Callbacks:
                 self.handlers.exception(vector, words[layout.ERROR_CODE], bool(words[layout.IS_INT]))
             finally:
                 state.store()
-            if self._record.budget < 0 and self._block_clock:
+            if self._engine.budget[0] < 0 and self._block_clock:
                 self._engine.stop()  # no block hook may come; a count ends its slice by itself
         except BaseException as error:
             self.fail(error)

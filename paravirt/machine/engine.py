@@ -17,9 +17,8 @@ from paravirt.machine.callbacks import EXCEPTION_NS, GATE_NS, GP, RDTSC_NS, Call
 from paravirt.machine.library import CODE, EngineError, Library, const, unicorn, x86
 from paravirt.machine.paging import Tables, lookup
 from paravirt.machine.ram import PAGE, Ram
-from paravirt.machine.seams import Seams
+from paravirt.machine.seams import TRANSLATION_BUFFER, Seams
 
-TRANSLATION_BUFFER = 128 << 20
 HLT = 0xF4
 BEFORE_HLT = (0xFA, 0xFB, 0xC3, 0x90, 0xCC)  # cli, sti, ret, nop, int3: HLT follows at once, or begins a function
 AFTER_HLT = ((0xEB, 0xFD), (0x0F, 0x1F), (0x66, 0x0F))  # jmp to it, or the nops of a patched call site
@@ -58,8 +57,8 @@ class Engine:
         self._handle: int = self._uc._uch.value
         self.record = accel.NativeMachine(exception_ns=EXCEPTION_NS, rdtsc_ns=RDTSC_NS, gate_ns=GATE_NS,
                                          storm_limit=STORM)
-        # [budget, end, charged]: now = end - budget
-        self.clock = memoryview((ctypes.c_int64 * 3).from_buffer(self.record)).cast("B").cast("q")
+        own = ctypes.addressof(self.record) + accel.NativeMachine.own_budget.offset
+        self.record.budget = own
         self.skipped = 0
         self.interrupt_pending = False
         self._delivered = 0
@@ -72,6 +71,8 @@ class Engine:
         self.seams = Seams(self._library, self._uc, ram, self.record, disabled)
         self.state, self._live = self.seams.state, self.seams.live
         self.flush_tlb, self.flush_page, ram.on_write = self.seams.flushes()
+        # [own budget, end, charged], and the budget, wherever the seams have put it: now = end - budget
+        self.clock, self.budget = _view(own, 3), _view(self.record.budget, 1)
         self._callbacks = Callbacks(self, self.seams, ram, self.record)
         self._callbacks.map_memory(self._library, self._handle)
         self._callbacks.install(
@@ -124,13 +125,12 @@ class Engine:
 
     def now(self) -> int:
         """Virtual nanoseconds since the machine was switched on."""
-        return self.clock[1] - self.clock[0]
+        return self.clock[1] - self.budget[0]
 
     def charge(self, ns: int) -> None:
         """Let an exit cost time."""
-        clock = self.clock
-        clock[0] -= ns
-        clock[2] += ns
+        self.budget[0] -= ns
+        self.clock[2] += ns
 
     def instructions(self) -> int:
         """Instructions run so far (each iteration of a REP is one). With the count clock an upper bound:
@@ -139,16 +139,16 @@ class Engine:
 
     def shorten(self) -> None:
         """End the running slice at the next block: something became due."""
-        if self.clock[0] > 0:
-            self.clock[1] -= self.clock[0]
-            self.clock[0] = 0
+        if self.budget[0] > 0:
+            self.clock[1] -= self.budget[0]
+            self.budget[0] = 0
 
     def skip_to(self, when: int) -> None:
         """Idle: let time pass without instructions."""
         now = self.now()
         if when > now:
             self.skipped += when - now
-            self.clock[1], self.clock[0] = when, 0
+            self.clock[1], self.budget[0] = when, 0
 
     # ------------------------------------------------------------------ running
 
@@ -172,7 +172,7 @@ class Engine:
         :raises TripleFault: the CPU has shut down.
         :raises BaseException: whatever a handler raised.
         """
-        state, clock, callbacks = self.state, self.clock, self._callbacks
+        state, clock, budget, callbacks = self.state, self.clock, self.budget, self._callbacks
         state.load()
         if self._live is not None:
             self._live.halted = False
@@ -180,16 +180,16 @@ class Engine:
         self.record.window = 0
         if self.interrupt_pending and not self.record.acknowledge and self._window_open():
             self._deliver_interrupt()
-        now = clock[1] - clock[0]
+        now = clock[1] - budget[0]
         count = 0
         if not self.seams.block_clock:
             count = self._count(deadline - now)
             self._hlt_seen = -1
             deadline = now + count
-        clock[1], clock[0] = deadline, deadline - now
+        clock[1], budget[0] = deadline, deadline - now
         status = self._library.emu_start(self._handle, int(state.quads[layout.EIP]), 0, 0, count)
         if count:
-            clock[0] -= count
+            budget[0] -= count
         state.load()
         if callbacks.error is not None:
             error, callbacks.error = callbacks.error, None
@@ -341,7 +341,7 @@ class Engine:
         self._callbacks.exceptions[vector] += 1
         record = self.record
         record.recent = record.recent << 8 | vector
-        instructions = self.clock[1] - self.clock[0] - self.clock[2]
+        instructions = self.now() - self.clock[2]
         if instructions != record.storm_at:
             record.storm_at, record.storm = instructions, 0
         record.storm += 1
@@ -373,10 +373,16 @@ class Engine:
 
     def close(self) -> None:
         """Let go of the engine; nothing may be called afterwards."""
+        self.clock[0], self.budget = self.budget[0], self.clock
+        self.record.budget = ctypes.addressof(self.record) + accel.NativeMachine.own_budget.offset
         self.seams.close()
         self._uc = None
         self._virtual_flag = None
         self._callbacks.close()
+
+
+def _view(address: int, words: int) -> memoryview:
+    return memoryview((ctypes.c_int64 * words).from_address(address)).cast("B").cast("q")
 
 
 __all__ = ["EXCEPTION_NS", "PAGE", "CpuStopped", "Engine", "EngineError", "Handlers", "TripleFault"]

@@ -59,7 +59,10 @@ UC_TO_CPU = 0x1B8
 CPU_TO_ENV = 0x8A50
 CPU_INTERRUPT_REQUEST = 28
 CPU_HALTED = 0x8198
+UC_MEMORY_MAPPING = 0x120
 UC_NO_EXIT_REQUEST = 0x7F2
+ENV_EXIT_REQUEST = -0x10  # before CPUX86State: i32, negative when the translated code is to be left
+ENV_BUDGET = -8  # padding; ours
 INTERRUPT_HARD = 2
 
 

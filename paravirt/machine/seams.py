@@ -1,6 +1,6 @@
 """Which forms of the engine's seams this host can have.
 
-Three seams are chosen at start, each by itself, two more that only make it faster, one that makes it exact, and
+Three seams are chosen at start, each by itself, some more that only make it faster, one that makes it exact, and
 one that is the platform's (platform_code.py):
 
 =========  ===============================  ====================================
@@ -8,9 +8,11 @@ seam       accelerated                      portable (public interface only)
 =========  ===============================  ====================================
 state      ``live``: in place               ``context``: saved and restored
 clock      ``block``: C block hook          ``count``: emu_start(count=N) slices
+inline     ``code``: in translated code     ``call``: a call for each block
 delivery   ``c``: libunicorn's own          ``python``: machine/idt.py
 exits      ``fast``: checked at blocks      ``slow``: after each memory access
 stores     ``fast``: pages without code     ``slow``: stock softmmu
+regions    ``kept``: RAM is known           ``searched``: at each slow access
 msrs       ``checked``: #GP for unknown     ``zero``: unknown ones read as 0
 platform   ``c``: its own library           ``python``: its exit table alone
 =========  ===============================  ====================================
@@ -30,6 +32,8 @@ from paravirt.machine.paging import CR0_PG
 from paravirt.machine.ram import Ram
 from paravirt.machine.state import ContextState, CpuState, LiveState
 
+TRANSLATION_BUFFER = 128 << 20
+
 
 class Seams:
     """
@@ -44,8 +48,8 @@ class Seams:
         self.state: CpuState = self.live or ContextState(library, uc)
         self._alive: object = None
         self.accelerator = self._accelerator()
-        steps = {"clock": self._clock, "delivery": self._delivery, "exits": self._exits, "stores": self._stores,
-                 "msrs": self._msrs, "platform": self._platform}
+        steps = {"clock": self._clock, "inline": self._inline, "delivery": self._delivery, "exits": self._exits,
+                 "stores": self._stores, "regions": self._regions, "msrs": self._msrs, "platform": self._platform}
         for name, step in steps.items():
             if name in self.missing:
                 continue
@@ -60,8 +64,9 @@ class Seams:
 
     def forms(self) -> dict[str, str]:
         """The form of each seam, by name."""
-        forms = {"state": "live context", "clock": "block count", "delivery": "c python", "exits": "fast slow",
-                 "stores": "fast slow", "msrs": "checked zero", "platform": "c python"}
+        forms = {"state": "live context", "clock": "block count", "inline": "code call", "delivery": "c python",
+                 "exits": "fast slow", "stores": "fast slow", "regions": "kept searched", "msrs": "checked zero",
+                 "platform": "c python"}
         return {name: both.split()[name in self.missing] for name, both in forms.items()}
 
     def _live_state(self) -> LiveState | None:
@@ -100,9 +105,17 @@ class Seams:
         user = ctypes.addressof(self._record)
         self._library.hook(self._handle, const.UC_HOOK_BLOCK, accelerator.function("pv_block"), user)
 
+    def _inline(self, accelerator: accel.Accelerator) -> None:
+        if "clock" in self.missing:
+            raise accel.Unavailable("needs the block clock")
+        accelerator.inline_clock(TRANSLATION_BUFFER)
+
     def _stores(self, accelerator: accel.Accelerator) -> None:
         executed = self._alive = accelerator.fast_stores(self._ram)
         self._ram.code_pages = memoryview(executed).cast("B")
+
+    def _regions(self, accelerator: accel.Accelerator) -> None:
+        accelerator.keep_region(self._ram)
 
     def _msrs(self, accelerator: accel.Accelerator) -> None:
         accelerator.registers()
