@@ -72,7 +72,7 @@ def build_native(root: Path) -> list[Path]:
 def build_guest_code(root: Path) -> list[Path]:
     """The native ops and each built-in backend's -> objects; returns them."""
     pairs = [(root / "paravirt" / "native.S", root / "paravirt" / "data" / "native.o")]
-    pairs += [(file, file.with_suffix(".o")) for file in sorted((root / "backends").glob("*/paravirt_*/ops.S"))]
+    pairs += [(file, file.with_suffix(".o")) for file in sorted((root / "backends").glob("*/paravirt_*/*.S"))]
     pairs = [pair for pair in pairs if pair[0].exists()]
     toolchain.make([guestcode.assemble_step(source, output) for source, output in pairs])
     return [output for _, output in pairs]

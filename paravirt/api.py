@@ -21,8 +21,9 @@ from paravirt.guest import Guest, KernelInfo
 from paravirt.image import BzImage, ElfImage
 from paravirt.image.linux import BOOT_CS, BOOT_DS, E820, BootPlan, pc_e820, plan_linux
 from paravirt.image.notes import ParavirtNote, xen_notes
+from paravirt.link import Area, Linker
 from paravirt.machine import cpuid, idt, layout
-from paravirt.machine.bus import Clock, IrqLine, MmioBus, PortBus
+from paravirt.machine.bus import Cancellable, Clock, IrqLine, MmioBus, PortBus
 from paravirt.machine.core import Machine
 from paravirt.machine.exits import Exit, ExitTable, Kind
 from paravirt.machine.outcome import End, GuestExit, Outcome, crash
@@ -31,11 +32,11 @@ from paravirt.machine.vcpu import Segment, Vcpu
 from paravirt.pc import PC_EXITS, attach_pc, enter_protected_mode
 
 __all__ = [
-    "BOOT_CS", "BOOT_DS", "E820", "NOP", "NULL", "PC_EXITS", "Answer", "Backend", "BackendError", "BackendOptions",
-    "BootPlan", "BzImage", "Clock", "ConfigError", "Console", "ElfImage", "End", "Exit", "ExitTable", "Guest",
-    "GuestCode", "GuestExit", "GuestFault", "GuestObject", "ImageError", "IrqLine", "KernelFunction", "KernelInfo",
-    "Kind", "Machine", "MachineCode", "MmioBus", "OpTable", "Outcome", "ParavirtError", "ParavirtNote", "PcBoard",
-    "PlatformCode", "PluginError", "PortBus", "Segment", "Vcpu", "Verdict", "attach_pc", "close_match", "cpuid",
-    "crash", "enter_protected_mode", "hookimpl", "idt", "kernel_function", "layout", "machine_code", "native",
-    "pc_board", "pc_e820", "plan_linux", "xen_notes",
+    "BOOT_CS", "BOOT_DS", "E820", "NOP", "NULL", "PC_EXITS", "Answer", "Area", "Backend", "BackendError",
+    "BackendOptions", "BootPlan", "BzImage", "Cancellable", "Clock", "ConfigError", "Console", "ElfImage", "End",
+    "Exit", "ExitTable", "Guest", "GuestCode", "GuestExit", "GuestFault", "GuestObject", "ImageError", "IrqLine",
+    "KernelFunction", "KernelInfo", "Kind", "Linker", "Machine", "MachineCode", "MmioBus", "OpTable", "Outcome",
+    "ParavirtError", "ParavirtNote", "PcBoard", "PlatformCode", "PluginError", "PortBus", "Segment", "Vcpu",
+    "Verdict", "attach_pc", "close_match", "cpuid", "crash", "enter_protected_mode", "hookimpl", "idt",
+    "kernel_function", "layout", "machine_code", "native", "pc_board", "pc_e820", "plan_linux", "xen_notes",
 ]  # fmt: skip

@@ -13,6 +13,7 @@ from paravirt.devices.board import PcBoard, pc_board
 from paravirt.guest import Guest
 from paravirt.image.linux import BOOT_CS, BOOT_DS, BootPlan
 from paravirt.machine import cpuid, idt, layout
+from paravirt.machine.bus import IrqLine
 from paravirt.machine.exits import Exit, ExitTable, Kind
 from paravirt.machine.outcome import End
 from paravirt.machine.sysenter import sysenter
@@ -22,15 +23,18 @@ EFLAGS_RESERVED = 2
 CR0_PE, CR0_ET = 1, 0x10
 
 
-def attach_pc(guest: Guest) -> PcBoard:
-    """Put a PC's devices on the machine's buses and let the guest's console be COM1."""
+def attach_pc(guest: Guest, intr: IrqLine | None = None) -> PcBoard:
+    """Put a PC's devices on the machine's buses and let the guest's console be COM1.
+
+    :param intr: what the interrupt controller drives; None: the CPU's INTR pin.
+    """
     machine, console = guest.machine, guest.console
 
     def debug_exit(value: int) -> None:
         machine.end(End.DEBUG_EXIT, f"the guest wrote {value:#x} to the debug-exit port", status=value & 0xFF)
 
     board = pc_board(
-        machine.ports, machine.timeline, machine.interrupt_line, epoch=guest.epoch, memory=guest.memory,
+        machine.ports, machine.timeline, intr or machine.interrupt_line, epoch=guest.epoch, memory=guest.memory,
         transmit=console.write, reset=lambda how: machine.end(End.REBOOT, f"the guest reset the machine by {how}"),
         debug_exit=debug_exit, power_off=lambda: machine.end(End.POWEROFF, "the guest powered the machine off"))
     machine.acknowledge = board.acknowledge

@@ -175,7 +175,7 @@ def test_an_unknown_backend_gets_a_close_match() -> None:
 
 
 def test_a_backend_that_says_no() -> None:
-    with pytest.raises(PluginError, match="backend 'vmi' cannot run it: not written yet"):
+    with pytest.raises(PluginError, match="backend 'vmi' cannot run it: the op table is not written yet"):
         boot(None, BootOptions(backend="vmi"), Console())
 
 

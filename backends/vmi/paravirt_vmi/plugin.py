@@ -1,21 +1,62 @@
-"""The vmi backend. It is not written yet: its probe says so."""
+"""VMI: a PC with an option ROM, a monitor behind it, and the op table of a kernel that finds it.
+
+A kernel starts as on bare hardware. What makes it a VMI guest is its own doing: it finds the ROM, calls its entry and
+asks it call by call how to go on (docs/vmi.md).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from paravirt.api import Answer, Backend, KernelInfo, Verdict, hookimpl
+from paravirt.api import (
+    Answer,
+    Backend,
+    ElfImage,
+    Guest,
+    KernelInfo,
+    Verdict,
+    attach_pc,
+    enter_protected_mode,
+    hookimpl,
+    plan_linux,
+)
+from paravirt_vmi.options import VmiOptions
+from paravirt_vmi.platform.start import start_monitor
+from paravirt_vmi.rom import SIGNATURE
 
 
 class Vmi(Backend):
-    """Takes part in the listings only."""
+    """The PC, seen through VMware's Virtual Machine Interface."""
 
     name = "vmi"
-    summary = "VMware's Virtual Machine Interface"
+    summary = "VMware's Virtual Machine Interface: a PC, an option ROM, and the kernel in ring 1"
+    Options = VmiOptions
 
     @hookimpl
     def paravirt_probe(self, kernel: KernelInfo) -> Verdict:
-        return Verdict(Answer.NO, "not written yet")
+        image = kernel.image
+        if not isinstance(image, ElfImage):
+            return Verdict(Answer.YES, "a bzImage: what is packed in it cannot be told")
+        if kernel.note is not None:
+            return Verdict(Answer.NO, "the op table is not written yet")
+        if image.segments[0].paddr < 1 << 20:
+            return Verdict(Answer.NO, f"its first segment lies at {image.segments[0].paddr:#x}, below 1 MiB: "
+                                      "it is not made for a PC")
+        if any(SIGNATURE in segment.data for segment in image.segments):
+            return Verdict(Answer.YES, f"it looks for the signature {SIGNATURE.decode()!r} of a VMI ROM")
+        return Verdict(Answer.NO, f"the signature {SIGNATURE.decode()!r} is nowhere in it: it knows no VMI ROM")
+
+    @hookimpl
+    def paravirt_devices(self, guest: Guest) -> None:
+        self.monitor = monitor = start_monitor(guest)
+        monitor.board = attach_pc(guest, monitor.interrupt_line)
+
+    @hookimpl
+    def paravirt_build_guest(self, guest: Guest) -> None:
+        plan = plan_linux(guest.kernel.image, memory=guest.memory, command_line=guest.command_line,
+                          initrd=guest.initrd)
+        enter_protected_mode(guest.machine.vcpu, plan)
+        guest.machine.ram.write(self.monitor.rom_at, self.monitor.rom.image)
 
 
 @hookimpl

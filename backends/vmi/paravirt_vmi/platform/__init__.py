@@ -1,0 +1,1 @@
+"""The monitor that stands behind a VMI ROM: what VMware's hypervisor was to its guests."""
