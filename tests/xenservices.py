@@ -17,7 +17,9 @@ from paravirt.machine.outcome import GuestExit, Outcome
 from paravirt_xen.platform.domain import Domain
 from paravirt_xen.platform.errors import Preempted
 from paravirt_xen.platform.hypercalls import HYPERCALLS, Dispatcher
+from paravirt_xen.platform.layout import RING1_CS
 from paravirt_xen.platform.services import entering
+from paravirt_xen.platform.traps import Gate
 from tests.xendomain import BASE, TEXT, xen_guest
 
 ARGUMENT = TEXT + 0x1000  # a page of the kernel's data
@@ -137,4 +139,5 @@ def calling() -> Iterator[Caller]:
     with xen_guest(console=Console(output.extend)) as backend:
         caller = Caller(backend.domain, output)
         caller.clear()
+        backend.domain.traps.event = Gate(RING1_CS, TEXT, masks=True)
         yield caller
