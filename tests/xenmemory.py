@@ -35,9 +35,10 @@ class FakeDomain(Domain):
         machine = SimpleNamespace(vcpu=vcpu, ram=ram, engine=engine)
         guest: Any = SimpleNamespace(machine=machine, counts=Counter())
         super().__init__(guest, array("I", (FIRST + (77 * n + 5) % (FRAMES - FIRST) for n in range(FRAMES - FIRST))))
-        self.hole: Any = SimpleNamespace(first_slot=XEN_SLOT_FIRST, install=self._install, ldt_window=0x100 * 512)
+        self.hole: Any = SimpleNamespace(first_slot=XEN_SLOT_FIRST, install=self._install, ldt_window=0x100 * 512,
+                                         m2p_pages=1, start=0xF5800000)
         self.base = build_tables(self)
-        self.l3_mfn = self.base.l3
+        self.l3_mfn, self.console_mfn, self.store_mfn = self.base.l3, self.p2m[50], self.p2m[51]
         state.quads[layout.CR + 3] = self.l3_mfn * PAGE
         take_memory(self)
 

@@ -18,7 +18,7 @@ from paravirt.api import ElfImage, Guest, ImageError
 from paravirt_xen.platform import abi
 from paravirt_xen.platform.domain import Domain
 from paravirt_xen.platform.hole import Hole
-from paravirt_xen.platform.layout import CHUNK, M2P_MACHINE, M2P_PAGE, PAGE
+from paravirt_xen.platform.layout import CHUNK, M2P_MACHINE, M2P_PAGE, PAGE, SPARE_MEMORY
 from paravirt_xen.platform.notes import KernelNotes, kernel_range, parse_notes
 
 L1_PAGE, L1_TABLE, L2_TABLE, L3_TABLE = 0x23, 0x21, 0x67, 0x01
@@ -31,11 +31,11 @@ STORE_PORT, CONSOLE_PORT = 1, 2
 
 
 def reserved_memory(memory: int) -> int:
-    """Bytes of machine memory beside the domain's `memory`: the heap and the machine-to-phys table."""
+    """Bytes of machine memory beside the domain's `memory`: the heap, the machine-to-phys table, spare frames."""
     table = 0
-    while table * (M2P_PAGE // 4) * PAGE < M2P_MACHINE + table * M2P_PAGE + memory:
+    while table * (M2P_PAGE // 4) * PAGE < M2P_MACHINE + table * M2P_PAGE + SPARE_MEMORY + memory:
         table += 1
-    return M2P_MACHINE + table * M2P_PAGE
+    return M2P_MACHINE + table * M2P_PAGE + SPARE_MEMORY
 
 
 def machine_frames(memory: int) -> array[int]:

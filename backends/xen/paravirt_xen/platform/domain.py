@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from paravirt_xen.platform.console import ConsoleRing
     from paravirt_xen.platform.events import Events
     from paravirt_xen.platform.frames import Frames
+    from paravirt_xen.platform.grants import Grants
     from paravirt_xen.platform.hole import Hole
     from paravirt_xen.platform.hypercalls import Dispatcher
     from paravirt_xen.platform.ldt import Ldt
+    from paravirt_xen.platform.pool import Pool
     from paravirt_xen.platform.sched import Scheduler
     from paravirt_xen.platform.storering import StoreRing
     from paravirt_xen.platform.timers import Timers
@@ -59,6 +61,8 @@ class Domain:
     store_mfn: int
     console_mfn: int
     l3_mfn: int  # the page table in use, of three levels
+    pool: Pool
+    grants: Grants
 
     def __init__(self, guest: Guest, p2m: array[int]) -> None:
         self.guest, self.machine = guest, guest.machine
@@ -77,6 +81,7 @@ class Domain:
         self.on_vcpu_info: Callable[[int], None] = lambda address: None
         self.handle = HANDLE
         self.vm_assist = 0
+        self.e820 = b""  # what the domain has set as its memory map
         self._quads = self.vcpu.state.quads
 
     # ------------------------------------------------------------------ the hypervisor's own memory

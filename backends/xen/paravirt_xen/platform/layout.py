@@ -6,10 +6,12 @@ Ref: Xen public/arch-x86/xen-x86_32.h (HYPERVISOR_VIRT_START_PAE, FLAT_RING1_CS)
 
 PAGE = 4096
 
-# Machine memory: the hypervisor's own frames, the machine-to-phys table, then the domain's.
+# Machine memory: the hypervisor's own frames, the machine-to-phys table, room to
+# exchange frames, then the domain's.
 HEAP_FIRST, HEAP_END = 0x10, 0x200  # frames; 64 KiB at 0 stay empty, so that a machine address of 0 is nobody's
 M2P_MACHINE = 0x200000  # the guest sees it through large pages
 M2P_PAGE = 2 << 20
+SPARE_MEMORY = 4 << 20  # bytes that are nobody's at the start: what a domain exchanges its frames for
 
 # Virtual addresses that belong to the hypervisor in every address space.
 HYPERVISOR_START = 0xF5800000  # the machine-to-phys table stands here

@@ -9,8 +9,11 @@ from paravirt.api import ImageError
 from paravirt_xen.platform.descriptors import validate_page
 from paravirt_xen.platform.domain import Domain
 from paravirt_xen.platform.frames import L3, Frames
+from paravirt_xen.platform.grants import Grants
+from paravirt_xen.platform.layout import M2P_MACHINE, M2P_PAGE
 from paravirt_xen.platform.ldt import Ldt
 from paravirt_xen.platform.mmuext import pin
+from paravirt_xen.platform.pool import Pool
 
 
 def take_memory(domain: Domain) -> None:
@@ -24,6 +27,9 @@ def take_memory(domain: Domain) -> None:
     frames.share(domain.shared_mfn)
     frames.first_xen_slot, frames.install_xen_slots = hole.first_slot, hole.install
     frames.validate_descriptors = lambda mfn: validate_page(domain, mfn)
+    spare = set(range(M2P_MACHINE + hole.m2p_pages * M2P_PAGE >> 12, frames.total)).difference(domain.p2m)
+    domain.pool = Pool(frames, spare, domain.nr_pages)
+    domain.grants = Grants(domain)
     domain.ldt = Ldt(domain, hole.ldt_window)
     error = pin(frames, domain.l3_mfn, L3) or frames.get_type(domain.l3_mfn, L3)
     if error:
