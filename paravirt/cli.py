@@ -194,6 +194,19 @@ def show_trace(
     trace_summary(file, top)
 
 
+@app.command("new-backend")
+def new_backend(
+    name: Annotated[str, typer.Argument(help="its name: lower-case letters, digits, _")],
+    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
+) -> None:
+    """Create ./paravirt-NAME, an installable backend that passes the conformance suite as it is."""
+    from paravirt.scaffold.make import make_backend
+
+    path = make_backend(name, Path())
+    print(f"{path}: install it with\n  pip install --no-build-isolation ./{path}\nthen\n"
+          f"  paravirt boot --backend {name}\n  pytest --pyargs paravirt.conformance --paravirt-backend {name}")
+
+
 @app.command("plugins")
 def list_plugins(
     plugins: PluginsFile = None,
