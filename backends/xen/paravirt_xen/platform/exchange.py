@@ -70,12 +70,12 @@ def _chunk(domain: Domain, given: tuple[int, int, int], wanted: tuple[int, int, 
     at, count, order = wanted
     found: list[int] = []
     for _ in range(count):
-        mfn = domain.pool.find(order, below)
-        if mfn is None:
+        free = domain.pool.find(order, below)
+        if free is None:
             for other in found:
                 domain.pool.put_back(other, order)
             return ENOMEM
-        found.append(mfn)
+        found.append(free)
     for mfn in stolen:
         domain.set_m2p(mfn, WORD)
         frames.release(mfn)
