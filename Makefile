@@ -5,7 +5,7 @@ BIN := .venv/bin
 BUILD = $(BIN)/python hatch_build.py
 
 .DELETE_ON_ERROR:
-.PHONY: help boot build test lint guests bench clean distclean
+.PHONY: help boot build test lint guests bench cost clean distclean
 
 help:
 	@echo 'make boot    build, then boot the reference kernel'
@@ -13,6 +13,7 @@ help:
 	@echo 'make lint    ruff and mypy'
 	@echo 'make guests  fetch the real i386 guests (needs a network) into guests/'
 	@echo 'make bench   the benchmarks'
+	@echo 'make cost    what paravirt_ops cost on bare metal, into docs/cost.md'
 	@echo 'make clean   remove what was built; distclean: and what was installed and fetched'
 
 # What running needs, without what testing needs. hatch_build.py is always asked: it knows in 0.1 s whether
@@ -49,6 +50,10 @@ test: .venv/dev.stamp lint
 bench: .venv/dev.stamp
 	@$(BUILD)
 	$(BIN)/python -m benchmarks
+
+cost: .venv/dev.stamp
+	@$(BUILD)
+	$(BIN)/python -m benchmarks.cost
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

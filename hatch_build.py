@@ -90,17 +90,27 @@ def build_kernel(root: Path) -> list[Path]:
     return [build_image(folder, [work], work, output, "kernel.lds", embedded)]
 
 
+def build_direct_kernel(root: Path) -> Path:
+    """The same kernel with bare hardware's instructions instead of calls of ops (guest/direct.h): to compare with,
+    never shipped. Needs what build_kernel leaves."""
+    work = root / "build" / "guest-direct"
+    return build_image(root / "guest", [root / "build" / "guest"], work, work / "kernel", "kernel.lds",
+                       [root / "build" / "guest" / "init.elf"], ("-DPARAVIRT_DIRECT",))
+
+
 def build_image(folder: Path, folders: Sequence[Path], work: Path, output: Path, script: str,
-                embedded: Sequence[Path]) -> Path:
+                embedded: Sequence[Path], flags: Sequence[str] = ()) -> Path:
     """One freestanding i386 executable out of one folder.
 
     :param folders: to look for headers and embedded files in, after `folder`.
     :param embedded: files that an .incbin reads.
+    :param flags: of the compiler, beside the usual ones.
     """
     places = [folder, *folders]
     inputs = [*embedded, *(path for place in places for path in place.glob("*.h"))]
     steps = [
-        toolchain.object_step(file, work / object_name(file), KERNEL_FLAGS, folders=places, inputs=inputs)
+        toolchain.object_step(file, work / object_name(file), (*KERNEL_FLAGS, *flags), folders=places,
+                              inputs=inputs)
         for file in sources(folder)
     ]
     toolchain.make(steps)

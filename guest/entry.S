@@ -106,7 +106,7 @@ restore_all:
 1:	popl	%ds			/* may be a selector that no longer exists */
 2:	popl	%es
 	addl	$4, %esp
-3:	JUMP_OP(PV_IRET)
+3:	INTERRUPT_RETURN
 
 	/* The frame cannot be returned to. Its registers are the user's; the frame goes with the task. */
 	.globl	iret_exc
@@ -178,7 +178,7 @@ sysenter_entry:
 	popl	%edi
 	popl	%ebp
 	popl	%eax
-	JUMP_OP(PV_IRQ_ENABLE_SYSEXIT)
+	ENABLE_INTERRUPTS_SYSEXIT
 
 	/* The first instructions of a new task; its registers wait at the top of the stack. */
 	.globl	ret_from_fork

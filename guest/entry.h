@@ -36,8 +36,17 @@
 	.long 771b; .byte type; .byte 772f - 771b; .short CLBR_NONE; \
 	.popsection; \
 772:
+#ifdef PARAVIRT_DIRECT		/* direct.h says why */
+#define DISABLE_INTERRUPTS cli
+#define ENABLE_INTERRUPTS sti
+#define INTERRUPT_RETURN iret
+#define ENABLE_INTERRUPTS_SYSEXIT sti; sysexit
+#else
 #define DISABLE_INTERRUPTS FLAG_OP(PV_IRQ_DISABLE, CLBR_ANY)
 #define ENABLE_INTERRUPTS FLAG_OP(PV_IRQ_ENABLE, CLBR_ANY)
+#define INTERRUPT_RETURN JUMP_OP(PV_IRET)
+#define ENABLE_INTERRUPTS_SYSEXIT JUMP_OP(PV_IRQ_ENABLE_SYSEXIT)
+#endif
 
 .macro save_all
 	cld

@@ -57,6 +57,9 @@ struct descriptor_table {
 	u32 base;
 } packed;
 
+#ifdef PARAVIRT_DIRECT
+#include "direct.h"
+#else
 /* The interrupt flag. */
 static inline u32 save_fl(void)
 {
@@ -80,13 +83,6 @@ static inline void irq_enable(void)
 	u32 lost;
 
 	__asm__ volatile(PV_CALL_SAVED : "=a"(lost) : [op] "i"(PV_IRQ_ENABLE) : "memory", "cc");
-}
-static inline u32 irq_save(void)
-{
-	u32 flags = save_fl();
-
-	irq_disable();
-	return flags;
 }
 static inline void safe_halt(void) { pv0(PV_SAFE_HALT); }
 static inline void halt(void) { pv0(PV_HALT); }
@@ -175,8 +171,17 @@ static inline void set_pte_present(struct mm *mm, u32 va, u64 *ptep, u64 pte)
 static inline void io_delay(void) { ((void (*)(void))paravirt_ops[PV_IO_DELAY])(); }
 
 /* Batches. */
-enum { LAZY_NONE, LAZY_MMU, LAZY_CPU, LAZY_FLUSH };
 static inline void set_lazy_mode(u32 mode) { pv1(PV_SET_LAZY_MODE, mode); }
+#endif
+
+static inline u32 irq_save(void)
+{
+	u32 flags = save_fl();
+
+	irq_disable();
+	return flags;
+}
+enum { LAZY_NONE, LAZY_MMU, LAZY_CPU, LAZY_FLUSH };
 
 /* The other tables. Their slots may be empty, so there are no call sites. */
 enum { MACHINE_RESTART, MACHINE_HALT, MACHINE_POWER_OFF, MACHINE_SHUTDOWN, MACHINE_CRASH_SHUTDOWN,

@@ -64,7 +64,7 @@ def test_a_wrong_op_is_named(plugins: Path) -> None:
     assert done.returncode == 1
     console = next(each for each in found["differences"] if each["what"] == "console")
     assert console["backend"] == "wrong"
-    assert "set_iopl_mask FAILED" in console["got"] and "FAILED" not in console["expected"]
+    assert "general protection fault" in console["got"], "a port was refused to a program that may use it"
     assert "set_iopl_mask: no-op nop" in console["ops"]
     said = done.stdout.decode()
     assert "wrong differs from native: console, line" in said
