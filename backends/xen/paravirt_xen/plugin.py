@@ -9,6 +9,7 @@ from paravirt_xen.platform.builder import Builder, reserved_memory
 from paravirt_xen.platform.domain import Domain
 from paravirt_xen.platform.exits import Exits
 from paravirt_xen.platform.hypercalls import Dispatcher
+from paravirt_xen.platform.native import attach_native
 from paravirt_xen.platform.notes import parse_notes
 from paravirt_xen.platform.services import attach_services
 from paravirt_xen.platform.setup import take_memory
@@ -63,6 +64,7 @@ class Xen(Backend):
         take_memory(self.builder.build())
         attach_services(self.domain)
         start(self.builder)
+        attach_native(self.domain)
 
 
 @hookimpl

@@ -46,10 +46,12 @@ def register(domain: Domain, kind: int, cs: int, eip: int, masks: bool) -> None:
         register_nmi(domain, eip)
     elif kind not in SYSTEM_CALLS:
         raise HypercallError(ENOSYS, f"callback {kind}")
+    traps.changed()
 
 
 def register_nmi(domain: Domain, eip: int) -> None:
     domain.traps.gates[NMI] = Gate(RING1_CS, eip, masks=True)
+    domain.traps.changed()
 
 
 def callback_op(domain: Domain, command: int, argument: int) -> int:
@@ -63,6 +65,7 @@ def callback_op(domain: Domain, command: int, argument: int) -> int:
         if kind != CALLBACK_NMI:
             raise HypercallError(ENOSYS, f"callback {kind}")
         domain.traps.gates[NMI] = Gate()
+        domain.traps.changed()
     else:
         raise HypercallError(EINVAL, f"callback_op {command}")
     return 0
@@ -80,6 +83,7 @@ def nmi_op(domain: Domain, command: int, argument: int) -> int:
         register_nmi(domain, eip)
     elif command == NMI_UNREGISTER:
         domain.traps.gates[NMI] = Gate()
+        domain.traps.changed()
     else:
         raise HypercallError(ENOSYS, f"nmi_op {command}")
     return 0

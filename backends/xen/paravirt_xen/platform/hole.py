@@ -67,6 +67,11 @@ class Hole:
         """Index, in 64-bit words of RAM, of the L1 entries behind those of the GDT's window."""
         return (self._l1 >> 3) + WINDOW_PAGES
 
+    @property
+    def gdt_window(self) -> int:
+        """Machine address of the L1 entries of the GDT's window."""
+        return self._l1
+
     def install(self, l2_mfn: int) -> None:
         """Put the hypervisor's entries into the L2 table of the top gigabyte; all others from `start` on are empty."""
         ram = self.domain.ram

@@ -182,17 +182,20 @@ class Dispatcher:
 
     def interrupt(self) -> None:
         """``int 0x82`` in ring 1, EIP past it: registers to arguments, result to EAX."""
-        vcpu = self.domain.vcpu
-        quads = vcpu.state.quads
+        quads = self.domain.vcpu.state.quads
         words = [quads[register] & 0xFFFFFFFF for register in REGISTERS]
+        quads[layout.EAX] = self.answer(quads[layout.EAX] & 0xFFFFFFFF, *words)
+
+    def answer(self, number: int, *words: int) -> int:
+        """A call of the guest's: what EAX becomes. It stays where the call goes on, EIP at the instruction again."""
         try:
-            result = self.call(quads[layout.EAX] & 0xFFFFFFFF, words)
+            return self.call(number, words) & 0xFFFFFFFF
         except Preempted as preempted:
+            vcpu = self.domain.vcpu
             for register, word in zip(REGISTERS, preempted.arguments, strict=False):
                 vcpu.set_reg(register, word)
             vcpu.eip -= INT_BYTES
-            return
-        quads[layout.EAX] = result & 0xFFFFFFFF
+            return number
 
     def counts(self) -> dict[str, int]:
         """For the record: calls by name, those inside of multicalls by themselves, and sizes of multicalls."""

@@ -41,6 +41,7 @@ def iret(domain: Domain) -> int:
         domain.crash(f"the iret hypercall wants to return to ring 0 (CS {cs & 0xFFFF:#x})")
     if domain.assist(abi.VMASST_ARCHITECTURAL_IOPL):
         traps.iopl = eflags & EFLAGS_IOPL
+        traps.changed()
     vcpu.eip, vcpu.eflags = eip, eflags & HARDWARE_EFLAGS | EFLAGS_IF
     vcpu.esp = esp + 16 & 0xFFFFFFFF if outer is None else outer[0]
     domain.events.upcall_mask = not eflags & EFLAGS_IF
@@ -99,6 +100,7 @@ def _refuse_vm86(domain: Domain, esp: int, eflags: int) -> int:
     domain.write(target, pack("<I", 0) + frame)
     if domain.assist(abi.VMASST_ARCHITECTURAL_IOPL):
         traps.iopl = eflags & EFLAGS_IOPL
+        traps.changed()
     domain.events.upcall_mask = gate.masks or not eflags & EFLAGS_IF
     vcpu.eflags = eflags & HARDWARE_EFLAGS & ~CLEARED | EFLAGS_IF
     traps.go(gate, target, what, traps.kernel_stack(what))

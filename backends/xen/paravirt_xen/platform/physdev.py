@@ -63,6 +63,7 @@ def _set_iopl(domain: Domain, argument: int) -> int:
     if level > 3:
         raise HypercallError(EINVAL, f"I/O privilege level {level}")
     domain.traps.iopl = level << IOPL_SHIFT
+    domain.traps.changed()
     return 0
 
 

@@ -24,21 +24,26 @@ ASSISTS = frozenset({
 def set_trap_table(domain: Domain, traps: int) -> int:
     """Register handlers up to an entry whose address is 0; a null table clears all."""
     if not traps:
-        domain.traps.clear_gates()
+        domain.traps.gates[:] = [Gate()] * 256
+        domain.traps.changed()
         return 0
-    for _ in range(AT_ONCE):
-        vector, flags, cs, address = abi.TRAP_INFO.unpack(domain.read(traps, abi.TRAP_INFO.size))
-        if not address:
-            return 0
-        domain.traps.set_gate(vector, Gate(
-            ring1(cs), address, dpl=flags & abi.TRAP_DPL, masks=bool(flags & abi.TRAP_MASK_EVENTS)))
-        traps = traps + abi.TRAP_INFO.size & 0xFFFFFFFF
+    try:
+        for _ in range(AT_ONCE):
+            vector, flags, cs, address = abi.TRAP_INFO.unpack(domain.read(traps, abi.TRAP_INFO.size))
+            if not address:
+                return 0
+            domain.traps.gates[vector] = Gate(
+                ring1(cs), address, dpl=flags & abi.TRAP_DPL, masks=bool(flags & abi.TRAP_MASK_EVENTS))
+            traps = traps + abi.TRAP_INFO.size & 0xFFFFFFFF
+    finally:
+        domain.traps.changed()
     raise Preempted(traps)
 
 
 def stack_switch(domain: Domain, ss: int, esp: int) -> int:
     """The stack for entries from ring 3."""
-    domain.traps.set_kernel_stack(ring1(ss), esp)
+    domain.traps.kernel_ss, domain.traps.kernel_sp = ring1(ss), esp
+    domain.traps.stack_changed()
     return 0
 
 
@@ -64,4 +69,5 @@ def vm_assist(domain: Domain, command: int, kind: int) -> int:
         domain.vm_assist &= ~(1 << kind)
     else:
         raise HypercallError(ENOSYS, f"vm_assist {command}")
+    domain.traps.changed()
     return 0

@@ -12,7 +12,7 @@ Ref: Xen arch/x86/pv/traps.c, callback.c; arch/x86/x86_64/compat/entry.S (compat
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from paravirt.api import GuestFault, Segment, layout
@@ -59,20 +59,14 @@ class Traps:
         self.kernel_ss = self.kernel_sp = 0
         self.event, self.failsafe = Gate(masks=True), Gate()
         self.iopl = 0
+        # Told when any of these is another, and when the kernel's stack is (which is often).
+        self.changed: Callable[[], None] = lambda: None
+        self.stack_changed: Callable[[], None] = lambda: None
         self.io_bitmap = (0, 0)
         self.pci_address = 0
         self.nmi_pending = self.nmi_masked = False
         self.cr4 = GUEST_CR4
         self.gdt_frames: list[int] = []
-
-    def set_gate(self, vector: int, gate: Gate) -> None:
-        self.gates[vector] = gate
-
-    def clear_gates(self) -> None:
-        self.gates = [Gate()] * 256
-
-    def set_kernel_stack(self, ss: int, esp: int) -> None:
-        self.kernel_ss, self.kernel_sp = ss, esp
 
     # ------------------------------------------------------------------ into the guest
 

@@ -1,0 +1,72 @@
+"""The hypervisor's C library: its record, and how it is kept equal to what Python knows.
+
+Ref: xen.h (struct xen, field by field).
+"""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+from paravirt.api import PlatformCode
+from paravirt_xen.platform import abi
+from paravirt_xen.platform.domain import Domain
+from paravirt_xen.platform.ldt import LDT_WINDOW
+from paravirt_xen.platform.traps import Gate
+
+LIBRARY = Path(__file__).resolve().parent.parent / "platform.so"
+U32, U64, POINTER = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_void_p
+
+
+class NativeGate(ctypes.Structure):
+    """``struct gate``."""
+
+    _fields_ = (("eip", U32), ("cs", ctypes.c_uint16), ("dpl", ctypes.c_uint8), ("masks", ctypes.c_uint8))
+
+    def copy(self, gate: Gate) -> None:
+        self.eip, self.cs, self.dpl, self.masks = gate.eip, gate.cs, gate.dpl, gate.masks
+
+
+class NativeXen(ctypes.Structure):
+    """``struct xen``."""
+
+    _fields_ = (
+        ("ram", U64), ("ram_size", U64), ("vcpu_info", U64), ("gdt_window", U64),
+        ("kernel_ss", U32), ("kernel_sp", U32), ("iopl_shown", U32), ("ldt_window", U32),
+        ("gates", NativeGate * 256), ("event", NativeGate),
+        ("read_eflags", POINTER), ("hypercall", POINTER), ("upcall", POINTER),
+    )  # fmt: skip
+
+
+def attach_native(domain: Domain) -> NativeXen | None:
+    """Let C answer what is hot. None: it cannot; the engine's seam "platform" says why."""
+    state = NativeXen()
+    try:
+        code = PlatformCode(domain.machine.engine, LIBRARY, state)
+    except PlatformCode.Unavailable:
+        return None
+    traps, dispatcher = domain.traps, domain.dispatcher
+    state.ram, state.ram_size = domain.ram.address, domain.ram.size
+    state.gdt_window, state.ldt_window = domain.hole.gdt_window, LDT_WINDOW
+    state.read_eflags = code.unicorn("helper_read_eflags")
+    state.hypercall = code.callback(U32, (U32,) * 6, dispatcher.answer, 0)
+    state.upcall = code.callback(None, (), traps.deliver_upcall, None)
+
+    def copy() -> None:
+        for native, gate in zip(state.gates, traps.gates, strict=True):
+            native.copy(gate)
+        state.event.copy(traps.event)
+        state.iopl_shown = traps.iopl if domain.assist(abi.VMASST_ARCHITECTURAL_IOPL) else 0
+        copy_stack()
+
+    def copy_stack() -> None:
+        state.kernel_ss, state.kernel_sp = traps.kernel_ss, traps.kernel_sp
+
+    def copy_vcpu_info(address: int) -> None:
+        state.vcpu_info = address
+
+    traps.changed, traps.stack_changed = copy, copy_stack
+    domain.on_vcpu_info = copy_vcpu_info
+    copy()
+    copy_vcpu_info(domain.vcpu_info)
+    return state
