@@ -1,6 +1,7 @@
 """multicall: a list of hypercalls in one.
 
-Each entry gets its own result; the list goes on behind one that fails. The iret hypercall ends it, and a multicall
+Each entry gets its own result; the list goes on behind one that fails. It is interrupted between two entries when the
+vcpu blocks, or events have come for it, and goes on afterwards. The iret hypercall ends it, and a multicall
 inside a multicall is refused.
 
 Ref: Xen public/xen.h (struct multicall_entry); common/multicall.c (do_multicall), arch/x86/hypercall.c
@@ -28,7 +29,7 @@ def multicall(domain: Domain, calls: int, count: int) -> int:
     dispatcher = domain.dispatcher
     dispatcher.batches[min(count, COUNTED + 1)] += 1
     for made in range(count):
-        if made == AT_ONCE:
+        if made == AT_ONCE or (made and domain.sched.leaves()):
             raise Preempted(calls, count - made)
         number, _, *words = MULTICALL_ENTRY.unpack(domain.read(calls, MULTICALL_ENTRY.size))
         if number == MULTICALL:

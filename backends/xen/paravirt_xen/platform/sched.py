@@ -112,6 +112,11 @@ class Scheduler:
         domain.clock.renew()
         self.store_runstate()
 
+    def leaves(self) -> bool:
+        """Whether the guest does not go on as it is: it is blocked, has an upcall before it, or is at its end."""
+        domain = self.domain
+        return self.blocked or domain.events.pending_unmasked() or domain.machine.outcome is not None
+
     def store_runstate(self) -> None:
         """Renew the guest's copy; one that cannot be reached now is not."""
         if self.runstate_area is not None:

@@ -40,7 +40,7 @@ def attach_services(domain: Domain) -> None:
 def entering(domain: Domain) -> None:
     """The CPU is about to run the vcpu: time goes on, and what has come for it is delivered."""
     domain.sched.entering()
-    if domain.events.pending_unmasked():
+    if domain.events.pending_unmasked() or domain.traps.nmi_pending:
         vcpu = domain.vcpu
         vcpu.state.load()
         domain.traps.deliver_upcall()

@@ -125,6 +125,7 @@ def _send_nmi(domain: Domain, argument: int) -> int:
     if argument:
         raise HypercallError(EINVAL, "an NMI takes no argument")
     domain.traps.nmi_pending = True
+    domain.machine.engine.stop()  # it is delivered where the CPU goes on
     return 0
 
 
