@@ -8,6 +8,7 @@ from paravirt.errors import BackendError, ConfigError, GuestFault, ImageError, P
 from paravirt.forms import (
     NOP,
     NULL,
+    GuestAddress,
     GuestCode,
     GuestObject,
     KernelFunction,
@@ -15,6 +16,7 @@ from paravirt.forms import (
     OpTable,
     hookimpl,
     kernel_function,
+    leaf,
     machine_code,
 )
 from paravirt.guest import Guest, KernelInfo
@@ -34,9 +36,10 @@ from paravirt.pc import PC_EXITS, attach_pc, enter_protected_mode
 __all__ = [
     "BOOT_CS", "BOOT_DS", "E820", "NOP", "NULL", "PC_EXITS", "Answer", "Area", "Backend", "BackendError",
     "BackendOptions", "BootPlan", "BzImage", "Cancellable", "Clock", "ConfigError", "Console", "ElfImage", "End",
-    "Exit", "ExitTable", "Guest", "GuestCode", "GuestExit", "GuestFault", "GuestObject", "ImageError", "IrqLine",
+    "Exit", "ExitTable", "Guest", "GuestAddress", "GuestCode", "GuestExit", "GuestFault", "GuestObject", "ImageError",
+    "IrqLine",
     "KernelFunction", "KernelInfo", "Kind", "Linker", "Machine", "MachineCode", "MmioBus", "OpTable", "Outcome",
     "ParavirtError", "ParavirtNote", "PcBoard", "PlatformCode", "PluginError", "PortBus", "Segment", "Vcpu",
     "Verdict", "attach_pc", "close_match", "cpuid", "crash", "enter_protected_mode", "hookimpl", "idt",
-    "kernel_function", "layout", "machine_code", "native", "pc_board", "pc_e820", "plan_linux", "xen_notes",
+    "kernel_function", "layout", "leaf", "machine_code", "native", "pc_board", "pc_e820", "plan_linux", "xen_notes",
 ]  # fmt: skip

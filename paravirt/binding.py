@@ -16,7 +16,7 @@ from typing import Any
 import pluggy
 
 from paravirt.errors import PluginError, close_match
-from paravirt.forms import NOP, Form, GuestCode, KernelFunction, MachineCode, Null, OpTable, form_of
+from paravirt.forms import NOP, Form, GuestAddress, GuestCode, KernelFunction, MachineCode, Null, OpTable, form_of
 from paravirt.hookspecs import OpInfo, op_infos
 from paravirt.hookspecs.tables import DATA_WORDS
 
@@ -171,21 +171,28 @@ def _check(slot: Slot, wrappers: list[Any], problems: list[str]) -> None:
         problems.append(f"{name}: is jumped to and cannot be wrapped ({', '.join(map(where, wrappers))})")
 
 
-def where(function: Any) -> str:
-    """``module.function file:line`` of a host function, or what the form names."""
-    form = form_of(function)
+def where_form(form: Form) -> str:
+    """What a form names."""
     if isinstance(form, GuestCode):
         return f"{form.symbol} {form.object.with_suffix('.S').name}"
     if isinstance(form, KernelFunction):
         return f"{form.symbol} (kernel)"
-    if isinstance(form, Null):
-        return "NULL"
+    if isinstance(form, GuestAddress):
+        return f"{form.what} {form.address:#x}"
     if isinstance(form, MachineCode):
         return f"bytes {form.code.hex(' ')}" if form.code else "nop"
+    return "NULL"
+
+
+def where(function: Any) -> str:
+    """``module.function file:line`` of a host function, or what the form names."""
+    form = form_of(function)
+    if form is not None:
+        return where_form(form)
     plain = inspect.unwrap(getattr(function, "__func__", function))
     code = getattr(plain, "__code__", None)
     place = f" {Path(code.co_filename).name}:{code.co_firstlineno}" if code else ""
     return f"{plain.__module__}.{plain.__qualname__}{place}"
 
 
-__all__ = ["GUEST", "HOST", "KERNEL", "NO_OP", "NULL_SLOT", "Slot", "bind", "where"]
+__all__ = ["GUEST", "HOST", "KERNEL", "NO_OP", "NULL_SLOT", "Slot", "bind", "where", "where_form"]

@@ -11,6 +11,8 @@ native_clts, ... }`` is::
         post_allocator_init = NULL
         @hookimpl
         def banner(self) -> None: ...       # a host function
+        @leaf
+        def next_port(self) -> int: ...     # a host function that guest code of ops.S asks
 
 pluggy knows functions only, so a form becomes a function that stands for it (`OpTable.__init_subclass__`);
 binding reads the form back from it and never calls it.
@@ -18,6 +20,7 @@ binding reads the form back from it and never calls it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from paravirt.guest import Guest
 
 hookimpl = pluggy.HookimplMarker("paravirt")
-FORM = "__paravirt_form__"
+FORM, LEAF = "__paravirt_form__", "__paravirt_leaf__"
 # Clobber bits of a call site (.parainstructions): what the code there may change.
 CLOBBERS = {EAX: 1, ECX: 2, EDX: 4}
 CLOBBER_ANY = 7
@@ -70,7 +73,19 @@ class Null:
     """An empty slot, where the ABI gives that a meaning."""
 
 
-Form = GuestCode | MachineCode | KernelFunction | Null
+@dataclass(frozen=True)
+class GuestAddress:
+    """Code that the guest has at an address which is known at run time only: for `Ops.assign`.
+
+    :param what: names it for people.
+    """
+
+    address: int
+    what: str
+    clobbers: int = CLOBBER_ANY
+
+
+Form = GuestCode | MachineCode | KernelFunction | GuestAddress | Null
 # To a type checker a slot is Any: a table that derives from another may put any form there, a method too.
 Slotted = Any
 
@@ -128,6 +143,19 @@ class OpTable:
         for name, value in list(vars(cls).items()):
             if isinstance(value, Form):
                 setattr(cls, name, _function(cls, name, value))
+
+
+def leaf(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark a method of a table as a leaf: a host function that is no op. The table's own guest code calls it as
+    ``paravirt_leaf_NAME``, with words in EAX, EDX and ECX; if it says ``-> int``, EAX is what it returns."""
+    setattr(function, LEAF, True)
+    return function
+
+
+def leaves_of(table: OpTable) -> list[tuple[str, Callable[..., Any]]]:
+    """Name and bound method of each of a table's leaves, in a fixed order."""
+    names = [name for name in sorted(dir(type(table))) if hasattr(getattr(type(table), name), LEAF)]
+    return [(name, getattr(table, name)) for name in names]
 
 
 def form_of(function: object) -> Form | None:

@@ -6,16 +6,20 @@ instruction, as a hypervisor's domain builder fills the hypercall page.
 
 from __future__ import annotations
 
+import inspect
 import struct
 from collections.abc import Mapping
+from typing import NamedTuple
 
-from paravirt.binding import NULL_SLOT, Slot
+from paravirt.binding import NULL_SLOT, Slot, where
 from paravirt.calls import Calls
 from paravirt.counters import OpCounters
 from paravirt.errors import PluginError
-from paravirt.forms import GuestCode, KernelFunction, MachineCode, OpTable
+from paravirt.forms import GuestAddress, GuestCode, KernelFunction, MachineCode, OpTable, leaves_of
 from paravirt.guest import Guest
+from paravirt.hookspecs import OpInfo, Param
 from paravirt.hookspecs.tables import DATA_WORDS, TABLES
+from paravirt.hookspecs.types import ArgType
 from paravirt.host_ops import HostOp
 from paravirt.image.elf import ElfImage
 from paravirt.image.notes import ParavirtNote
@@ -26,7 +30,7 @@ from paravirt.steps import Steps
 PAGE = 4096
 RET = b"\xc3"
 EX_ROW = struct.Struct("<II")
-GATE_PREFIX = "paravirt_gate_"
+GATE_PREFIX, LEAF_PREFIX = "paravirt_gate_", "paravirt_leaf_"
 
 
 def install(guest: Guest, backend: str, table: OpTable, slots: Mapping[str, Slot], steps: Steps,
@@ -37,15 +41,18 @@ def install(guest: Guest, backend: str, table: OpTable, slots: Mapping[str, Slot
     """
     note, image = guest.kernel.note, guest.kernel.image
     assert note is not None and isinstance(image, ElfImage)
-    for address, data in place(guest, backend, table, slots):
+    placed = place(guest, backend, table, slots)
+    for address, data in placed.writes:
         physical = image.physical(address)
         assert physical is not None  # the note's places were checked when it was read
         guest.machine.ram.write(physical, data)
     host_ops = [_host_op(slot) for slot in slots.values()]
-    calls = Calls(guest.machine, note.gate_page, host_ops)
+    calls = Calls(guest.machine, note.gate_page, [*host_ops, *_leaf_ops(table)])
     counters = OpCounters(guest.machine.engine, enabled=count_ops)
     counters.watch(slots)
     ops = Ops(slots, calls, steps, counters)
+    ops.linked = placed.linked
+    ops.write_slot = lambda name, address: _write_slot(guest, note, name, address)
     for host_op, slot in zip(host_ops, slots.values(), strict=True):
         if host_op is not None and slot.wrapped:
             host_op.function = lambda *values, slot=slot: ops.call_function(slot, values)
@@ -53,28 +60,37 @@ def install(guest: Guest, backend: str, table: OpTable, slots: Mapping[str, Slot
     return ops, calls
 
 
-def place(guest: Guest, backend: str, table: OpTable, slots: Mapping[str, Slot]) -> list[tuple[int, bytes]]:
-    """Decide where everything goes; fills in the slots' addresses. Returns what must be written, by virtual
-    address.
+class Placed(NamedTuple):
+    """What must be written, by virtual address, and where the guest code lies."""
+
+    writes: list[tuple[int, bytes]]
+    linked: LinkedCode
+
+
+def place(guest: Guest, backend: str, table: OpTable, slots: Mapping[str, Slot]) -> Placed:
+    """Decide where everything goes; fills in the slots' addresses.
 
     :raises PluginError: naming all that does not fit or resolve.
     """
     note, image = guest.kernel.note, guest.kernel.image
     assert note is not None and isinstance(image, ElfImage)
     problems: list[str] = []
-    linker = _linker(guest, note, slots)
+    stubs = {f"{GATE_PREFIX}{name}": slot.number for name, slot in slots.items()}
+    stubs |= {f"{LEAF_PREFIX}{name}": len(slots) + index for index, (name, _) in enumerate(leaves_of(table))}
+    linker = _linker(guest, note, stubs)
+    linked = LinkedCode()
     _place(guest, linker, slots, problems)
     name = linker.place(table.name.encode() + b"\0", writable=True)
     try:
         linked = linker.finish()
         _resolve(note, slots, linked, problems)
-        writes = [*linked.writes, (note.gate_page, Calls.page(len(slots)))]
+        writes = [*linked.writes, (note.gate_page, Calls.page(len(stubs)))]
         writes += _fixups(image, note, linked)
     except PluginError as error:
         problems.append(str(error))
     if problems:
         raise PluginError(f"backend {backend!r}: {'; '.join(problems)}")
-    return writes + _tables(note, table, slots, name)
+    return Placed(writes + _tables(note, table, slots, name), linked)
 
 
 def _host_op(slot: Slot) -> HostOp | None:
@@ -83,10 +99,30 @@ def _host_op(slot: Slot) -> HostOp | None:
     return HostOp(slot.info, slot.function, slot.where, blocking=slot.form is not None)
 
 
-def _linker(guest: Guest, note: ParavirtNote, slots: Mapping[str, Slot]) -> Linker:
+def _leaf_ops(table: OpTable) -> list[HostOp]:
+    """A table's leaves as the gate calls them: every argument is a word."""
+    found = []
+    for name, function in leaves_of(table):
+        signature = inspect.signature(function)
+        params = tuple(Param(parameter, ArgType("u32", words=1, signed=False)) for parameter in signature.parameters)
+        words = 1 if signature.return_annotation in (int, "int") else 0
+        info = OpInfo(name=name, table="", nullable=False, jumped=False, params=params, result_words=words,
+                      signed_result=False, prototype="", null_means="", doc=inspect.getdoc(function) or "")
+        found.append(HostOp(info, function, where(function)))
+    return found
+
+
+def _write_slot(guest: Guest, note: ParavirtNote, name: str, address: int) -> None:
+    """One word of a table that is in use."""
+    for layout in TABLES.values():
+        if name in layout.words:
+            guest.machine.vcpu.write_u32(getattr(note, layout.name) + 4 * layout.words.index(name), address)
+
+
+def _linker(guest: Guest, note: ParavirtNote, stubs: Mapping[str, int]) -> Linker:
     def resolve(symbol: str) -> int | None:
-        slot = slots.get(symbol.removeprefix(GATE_PREFIX)) if symbol.startswith(GATE_PREFIX) else None
-        return Calls.stub_at(note.gate_page, slot.number) if slot is not None else guest.kernel.symbols.address(symbol)
+        number = stubs.get(symbol)
+        return Calls.stub_at(note.gate_page, number) if number is not None else guest.kernel.symbols.address(symbol)
 
     return Linker(Area(note.code, PAGE * note.code_pages, "code"), Area(note.data, PAGE * note.data_pages, "data"),
                   resolve)
@@ -119,6 +155,8 @@ def _resolve(note: ParavirtNote, slots: Mapping[str, Slot], linked: LinkedCode, 
                 slot.address, slot.inline = linked.symbols[key], linked.inline.get(key)
             else:
                 problems.append(f"{name}: {form.object.name} has no symbol {form.symbol}")
+        elif isinstance(form, GuestAddress):
+            slot.address = form.address
         elif form is None:
             slot.address = Calls.stub_at(note.gate_page, slot.number)
 

@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-from paravirt.binding import NULL_SLOT, Slot
+from paravirt.binding import NULL_SLOT, Slot, where_form
 from paravirt.calls import Calls
 from paravirt.counters import OpCounters
 from paravirt.errors import BackendError, GuestFault, close_match
+from paravirt.forms import GuestAddress, GuestCode
+from paravirt.link import LinkedCode
 from paravirt.machine.outcome import GuestExit, crash
 from paravirt.steps import Steps
 
@@ -24,6 +26,9 @@ class Ops:
 
     def __init__(self, slots: Mapping[str, Slot], calls: Calls, steps: Steps, counters: OpCounters) -> None:
         self.slots = slots
+        self.linked = LinkedCode()
+        self.write_slot: Callable[[str, int], None] = lambda name, address: None
+        self.patched = False
         self._calls, self._steps, self.counters = calls, steps, counters
         self._wrapped: dict[object, list[tuple[int, ...]]] = {}
 
@@ -87,6 +92,30 @@ class Ops:
         """Under its wrappers, run the guest code of an op with the arguments of the call."""
         slot = self.slots[name]
         return self._calls.call_op(slot.info, slot.address, self._wrapped[self._calls.current()][-1])
+
+    def assign(self, name: str, form: GuestCode | GuestAddress) -> None:
+        """Put other guest code into a slot while the guest runs, as platforms do until call sites are patched.
+
+        :param form: code of an object that the table's slots name already, or code that the guest has.
+        :raises BackendError: there is no such code, or call sites have been patched.
+        """
+        slot = self.slots[name]
+        if self.patched:
+            raise BackendError(f"op {name}: its slot changes after call sites have been patched", op=name)
+        if isinstance(form, GuestAddress):
+            address, inline = form.address, None
+        else:
+            key = form.object, form.symbol
+            if key not in self.linked.symbols:
+                raise BackendError(f"op {name}: {form.object.name} has no symbol {form.symbol} that was linked",
+                                   op=name)
+            address, inline = self.linked.symbols[key], self.linked.inline.get(key)
+        slot.form, slot.where, slot.clobbers = form, where_form(form), form.clobbers
+        slot.address, slot.inline = address, inline
+        if not slot.wrapped:
+            slot.function = None
+            self.write_slot(name, address)
+        self.counters.watch({name: slot})
 
     def counts(self) -> Counter[str]:
         """Calls by op: all that was counted, or those of host functions."""

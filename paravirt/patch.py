@@ -2,8 +2,8 @@
 
 A site may be replaced by guest code only if that is no longer than the site and changes no register that the
 site does not give up (the clobber contract): a site that saves ECX and EDX itself around the call may hold
-code that changes EAX alone, and so on. Otherwise a site that gives up all three registers becomes a direct
-call, a jump a direct jump, and the rest stays as it is.
+code that changes EAX alone, and so on. Otherwise a site that gives up what the code changes, or all three
+registers, becomes a direct call, a jump a direct jump, and the rest stays as it is.
 
 Ref: Linux 2.6.23 arch/i386/kernel/paravirt.c, alternative.c; Intel SDM vol. 2B, NOP (recommended multi-byte
 sequences), CALL, JMP.
@@ -51,7 +51,8 @@ def generate(slots: Mapping[str, Slot], site_type: int, clobbers: int, address: 
     fits = slot.inline is not None and len(slot.inline) <= length and not slot.clobbers & ~clobbers
     if fits and not slot.through_gate:
         return slot.inline
-    if length < NEAR_BYTES or not (slot.info.jumped or clobbers & CLOBBER_ANY == CLOBBER_ANY):
+    keeps = not slot.through_gate and not slot.clobbers & ~clobbers
+    if length < NEAR_BYTES or not (slot.info.jumped or keeps or clobbers & CLOBBER_ANY == CLOBBER_ANY):
         return None
     opcode = JMP if slot.info.jumped else CALL
     return bytes([opcode]) + ((slot.address - address - NEAR_BYTES) & 0xFFFFFFFF).to_bytes(4, "little")
@@ -75,5 +76,6 @@ def patch_sites(ops: Ops, kernel: Kernel) -> int:
                 code = kernel.read(kernel.note.scratch, used) + nops(site.length - used)
                 kernel.patch_text(site, code)
                 changed += 1
+        ops.patched = True
         ops.restore_fl(flags)
     return changed

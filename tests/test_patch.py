@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paravirt.binding import Slot
-from paravirt.forms import NOP, NULL, Form, GuestCode, MachineCode
+from paravirt.forms import NOP, NULL, Form, GuestAddress, GuestCode, MachineCode
 from paravirt.hookspecs import op_infos
 from paravirt.hookspecs.tables import TABLES
 from paravirt.patch import generate, nops
@@ -53,6 +53,12 @@ def test_code_that_changes_what_the_site_keeps_is_not() -> None:
 def test_code_that_is_too_long_is_called() -> None:
     long = slot("clts", MachineCode(b"\x90" * 7), b"\x90" * 7)
     assert site(long, ANY, 0xC0100000, 6) == b"\xe8" + (0x2000 - 5).to_bytes(4, "little")
+
+
+def test_code_that_keeps_what_the_site_keeps_is_called() -> None:
+    rom = slot("save_fl", GuestAddress(0xC00D0640, "ROM", EAX), None, EAX, address=0xC00D0640)
+    assert site(rom, EAX, 0xC0100000, 10) == b"\xe8" + (0xC00D0640 - 0xC0100005 & 0xFFFFFFFF).to_bytes(4, "little")
+    assert site(rom, 0, 0xC0100000, 10) is None
 
 
 def test_a_call_backwards() -> None:
@@ -112,5 +118,5 @@ def test_the_contract_holds_for_any_site(code: bytes, code_clobbers: int, site_c
     if made == code:
         assert not code_clobbers & ~site_clobbers
     else:
-        assert made[0] == 0xE8 and site_clobbers == ANY
+        assert made[0] == 0xE8 and (site_clobbers == ANY or not code_clobbers & ~site_clobbers)
         assert (address + 5 + int.from_bytes(made[1:], "little")) & 0xFFFFFFFF == target
