@@ -21,6 +21,7 @@ from paravirt.machine.outcome import GuestExit
 from paravirt_xen.platform.abi import VMASST_WRITABLE_PAGETABLES
 from paravirt_xen.platform.domain import Domain
 from paravirt_xen.platform.ptwrite import write_page_table
+from tests.xenaudit import Audit
 from tests.xendomain import BASE, TEXT, xen_guest
 
 CODE = TEXT + 0x40
@@ -87,12 +88,16 @@ class Bench:
 
     def __init__(self, domain: Domain, tables: int) -> None:
         self.domain, self.vcpu = domain, domain.vcpu
-        domain.vm_assist = 1 << VMASST_WRITABLE_PAGETABLES
+        self.writable_tables(True)
         entry = domain.l1_entry_address(BASE + SLOT * 4096)
         assert entry is not None
         self.entry = entry
         frames = [domain.machine_address(tables + 4096 * page) for page in range(16)]
         self.table_va = tables + 4096 * frames.index(entry & ~4095) + (entry & 4095)
+
+    def writable_tables(self, on: bool) -> None:
+        self.domain.vm_assist = on << VMASST_WRITABLE_PAGETABLES
+        self.domain.traps.changed()
 
     def start(self, code: bytes, registers: list[int], flags: int, memory: int, va: int) -> None:
         """Load everything; EIP at the code, `memory` at `va`. What loads the flags for a run lies before it: status
@@ -148,31 +153,46 @@ def test_it_is_what_the_cpu_does(bench: Bench, name: str) -> None:
             registers[layout.EAX] = memory >> 32
         flags = chance.getrandbits(12) & STATUS
         results = []
-        for va in (SCRATCH, bench.table_va):
+        for va, emulate in ((SCRATCH, False), (bench.table_va, True), (bench.table_va, False)):
             registers[layout.EBX] = va + 4 - (0x100 if "0x100" in name else 0)
             registers[layout.EDI] = va + (4 if name == "stosd" else 5)
             bench.start(code, registers, flags, memory, va)
-            if va == SCRATCH:
-                bench.run()
-            else:
+            if emulate:
                 assert write_page_table(bench.domain, va + 4 + (name == "rep stosb"), FAULT)
+            else:
+                bench.run()
             results.append(relative(bench.left(va), va))
         assert results[0] == results[1], "the CPU's, then the emulator's"
+        assert results[0] == results[2], "the CPU's, then the whole way's"
 
 
 def test_cmpxchg8b(bench: Bench) -> None:
     code = bytes.fromhex("f0 0f c7 0e")  # lock cmpxchg8b [esi]
     for expected in (0x1122334455667788, 0x1122334455667780):
         results = []
-        for va in (SCRATCH, bench.table_va):
+        for va, emulate in ((SCRATCH, False), (bench.table_va, True), (bench.table_va, False)):
             registers = [expected & 0xFFFFFFFF, 0x99887766, expected >> 32, 0x55443322, STACK, 0, va, va]
             bench.start(code, registers, 0x8D5, 0x1122334455667788, va)
-            if va == SCRATCH:
-                bench.run()
-            else:
+            if emulate:
                 assert write_page_table(bench.domain, va, FAULT)
+            else:
+                bench.run()
             results.append(bench.left(va)._replace(registers=bench.left(va).registers[:6]))
-        assert results[0] == results[1]
+        assert results[0] == results[1] == results[2]
+
+
+def test_many_writes_are_counted(bench: Bench) -> None:
+    """Valid and invalid ones, in one run: in the end the counts are what the tables say."""
+    good = [frame(bench, SLOT + number) | flags for number, flags in ((0, 0x63), (1, 0x61), (2, 3), (3, 0), (0, 1))]
+    code = b"".join(
+        b"\xc7\x43" + bytes((8 * slot,)) + (value & 0xFFFFFFFF).to_bytes(4, "little")
+        for number in range(40) for slot, value in [(number % 5, good[number * 7 % 5])])
+    bench.start(code, [0, 0, 0, bench.table_va, STACK, 0, 0, 0], 0, frame(bench, SLOT) | 0x63, bench.table_va)
+    held = Audit(bench.domain).problems  # what the hypervisor itself holds: console and store
+    bench.run()
+    entries = [bench.domain.ram.quads[(bench.entry >> 3) + slot] & ~0x60 for slot in range(5)]
+    assert entries == [good[(35 + slot) * 7 % 5] & ~0x60 for slot in range(5)]
+    assert Audit(bench.domain).problems == held
 
 
 def frame(bench: Bench, pfn: int) -> int:
@@ -207,9 +227,9 @@ def test_unaligned_and_other_writes_are_the_guests_business(bench: Bench) -> Non
     bench.start(mov, [0, 0, 0, bench.table_va, 0, 0, 0, 0], 0, 0, bench.table_va)
     for error in (2, 7, 11, 1, 0x13):
         assert not write_page_table(bench.domain, bench.table_va, error)
-    bench.domain.vm_assist = 0
+    bench.writable_tables(False)
     assert not write_page_table(bench.domain, bench.table_va, FAULT)
-    bench.domain.vm_assist = 1 << VMASST_WRITABLE_PAGETABLES
+    bench.writable_tables(True)
     assert not write_page_table(bench.domain, SCRATCH, FAULT), "it is writable"
 
 

@@ -78,6 +78,7 @@ class Engine:
         self._callbacks.install(
             self._library, self._handle, self.seams.accelerator, block_clock=self.seams.block_clock)
         self.fail, self.keep = self._callbacks.fail, self._callbacks.keep
+        self.on_stop: Callable[[], None] = lambda: None  # a platform's C may have put something off
 
     def connect(self, handlers: Handlers) -> None:
         """Say who answers the exits; before the first `run`."""
@@ -188,6 +189,7 @@ class Engine:
             deadline = now + count
         clock[1], budget[0] = deadline, deadline - now
         status = self._library.emu_start(self._handle, int(state.quads[layout.EIP]), 0, 0, count)
+        self.on_stop()
         if count:
             budget[0] -= count
         state.load()

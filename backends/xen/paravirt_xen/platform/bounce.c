@@ -162,8 +162,10 @@ static int is_ours(const struct machine *m, uint32_t vector, uint32_t error, uin
 		return 1;
 	if (vector == VECTOR_GP)	/* a privileged instruction */
 		return error == 0;
-	if (vector == VECTOR_PF && !(error & PF_USER))	/* the LDT's window; a page table */
-		return (uint32_t)ENV64(m, CR2) >= XEN(m)->ldt_window || (cpl == RING1 && error == (PF_PRESENT | PF_WRITE));
+	if (vector == VECTOR_PF && !(error & PF_USER)) {	/* the LDT's window; a page table */
+		uint32_t va = (uint32_t)ENV64(m, CR2);
+		return va >= XEN(m)->ldt_window || (cpl == RING1 && error == (PF_PRESENT | PF_WRITE) && xen_writes_table(m, va));
+	}
 	return 0;
 }
 
@@ -175,6 +177,7 @@ int xen_exception(struct machine *m, uint32_t vector, int software)
 	struct frame f;
 
 	ENV32(m, ENV_OLD_EXCEPTION) = (uint32_t)-1;
+	xen_settle(m);
 	if (vector == HYPERCALL && software && cpl == RING1)
 		return hypercall(m);
 	int has_error = !software && vector < 32 && WITH_ERROR >> vector & 1;

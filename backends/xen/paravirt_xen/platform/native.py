@@ -11,6 +11,7 @@ from pathlib import Path
 from paravirt.api import PlatformCode
 from paravirt_xen.platform import abi
 from paravirt_xen.platform.domain import Domain
+from paravirt_xen.platform.frames import Frames
 from paravirt_xen.platform.ldt import LDT_WINDOW
 from paravirt_xen.platform.traps import Gate
 
@@ -27,6 +28,31 @@ class NativeGate(ctypes.Structure):
         self.eip, self.cs, self.dpl, self.masks = gate.eip, gate.cs, gate.dpl, gate.masks
 
 
+class NativeRecipe(ctypes.Structure):
+    """``struct recipe``."""
+
+    _fields_ = (("ra", U64), ("kind", U64), ("immediate", U64))
+
+
+class NativeFrames(ctypes.Structure):
+    """``struct frames``."""
+
+    _fields_ = (
+        ("owners", U64), ("info", U64), ("counts", U64), ("refs", U64), ("stamps", U64), ("clock", U64),
+        ("quads", U64), ("total", U64), ("set_page", POINTER), ("restore_state", POINTER),
+        ("pending", U64), ("old", U64), ("assists", U64), ("writes", U64), ("repaired", U64),
+        ("recipes", NativeRecipe * 256),
+    )  # fmt: skip
+
+    def attach(self, frames: Frames, ram: int) -> None:
+        """Let C work on the arrays of `frames`, which never move."""
+        self.owners, self.info = (ctypes.addressof(ctypes.c_char.from_buffer(data))
+                                  for data in (frames.owners, frames.info))
+        self.counts, self.refs, self.stamps, self.clock = (
+            data.buffer_info()[0] for data in (frames.counts, frames.refs, frames.stamps, frames.clock))
+        self.quads, self.total = ram, frames.total
+
+
 class NativeXen(ctypes.Structure):
     """``struct xen``."""
 
@@ -35,6 +61,7 @@ class NativeXen(ctypes.Structure):
         ("kernel_ss", U32), ("kernel_sp", U32), ("iopl_shown", U32), ("ldt_window", U32),
         ("gates", NativeGate * 256), ("event", NativeGate),
         ("read_eflags", POINTER), ("hypercall", POINTER), ("upcall", POINTER),
+        ("frames", NativeFrames),
     )  # fmt: skip
 
 
@@ -51,11 +78,16 @@ def attach_native(domain: Domain) -> NativeXen | None:
     state.read_eflags = code.unicorn("helper_read_eflags")
     state.hypercall = code.callback(U32, (U32,) * 6, dispatcher.answer, 0)
     state.upcall = code.callback(None, (), traps.deliver_upcall, None)
+    state.frames.attach(domain.frames, domain.ram.address)
+    state.frames.set_page, state.frames.restore_state = code.unicorn("tlb_set_page"), code.unicorn("cpu_restore_state")
+    settle, machine = code.function("xen_settle", None, POINTER), ctypes.addressof(code.record)
+    domain.machine.engine.on_stop = lambda: settle(machine)
 
     def copy() -> None:
         for native, gate in zip(state.gates, traps.gates, strict=True):
             native.copy(gate)
         state.event.copy(traps.event)
+        state.frames.assists = domain.vm_assist
         state.iopl_shown = traps.iopl if domain.assist(abi.VMASST_ARCHITECTURAL_IOPL) else 0
         copy_stack()
 

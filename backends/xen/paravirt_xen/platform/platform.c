@@ -5,4 +5,5 @@
 const struct platform paravirt_platform = {
 	.machine_size = sizeof(struct machine),
 	.exception = xen_exception,
+	.fill = xen_fill,
 };

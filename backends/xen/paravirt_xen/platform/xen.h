@@ -6,6 +6,7 @@
 #ifndef PARAVIRT_XEN_H
 #define PARAVIRT_XEN_H
 
+#include "frames.h"
 #include "machine.h"
 
 enum { ENV_ESI = 48, ENV_EDI = 56, ENV_CR = 424, CR2 = ENV_CR + 16, CR3 = ENV_CR + 24, SEGMENT_BYTES = 24 };
@@ -33,6 +34,7 @@ struct xen {
 	/* Python */
 	uint32_t (*hypercall)(uint32_t number, uint32_t ebx, uint32_t ecx, uint32_t edx, uint32_t esi, uint32_t edi);
 	void (*upcall)(void);		/* deliver it the slow way */
+	struct frames frames;
 };
 
 #define XEN(m) ((struct xen *)(m)->platform_state)
@@ -44,6 +46,11 @@ static inline uint64_t *quad(const struct xen *x, uint64_t at)
 
 /* walk.c: machine address of a byte as ring 1 reaches it, or NOWHERE; `need` PTE_P, with PTE_RW for writing */
 uint64_t xen_walk(const struct machine *m, uint32_t va, uint64_t need);
+
+/* ptwrite.c */
+int xen_fill(struct machine *m, uint64_t va, int size, int access, int mmu, int probe, uint64_t ra);
+int xen_writes_table(const struct machine *m, uint32_t va);	/* whether a write of the kernel is to a page table */
+void xen_settle(struct machine *m);	/* count what the last direct write has changed; before any table is walked */
 
 /* bounce.c */
 int xen_exception(struct machine *m, uint32_t vector, int software);
