@@ -8,12 +8,12 @@ Ref: System V ABI, chapters "Object Files" and "Program Loading"; Intel386 suppl
 
 from __future__ import annotations
 
-import io
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from paravirt.errors import ImageError
 from paravirt.image.files import read_file
@@ -21,7 +21,15 @@ from paravirt.image.symbols import SymbolTable
 
 ELF_MAGIC = b"\x7fELF"
 FOUR_GIB = 1 << 32
-PHDR_BYTES, SHDR_BYTES = 32, 40
+# e_type, e_machine, e_entry, e_phoff, e_shoff, e_phentsize, e_phnum, e_shentsize, e_shnum, e_shstrndx
+EHDR = struct.Struct("<16xHH4xIII4x2xHHHHH")
+PHDR, SHDR = struct.Struct("<8I"), struct.Struct("<10I")
+ET_REL, ET_EXEC, ET_DYN, ET_CORE = 1, 2, 3, 4
+EM_386 = 3
+MACHINES = {2: "EM_SPARC", 8: "EM_MIPS", 20: "EM_PPC", 21: "EM_PPC64", 40: "EM_ARM", 62: "EM_X86_64",
+            183: "EM_AARCH64", 243: "EM_RISCV"}
+PT_LOAD, PT_NOTE = 1, 4
+SHT_SYMTAB, SHT_STRTAB, SHT_NOTE, SHT_NOBITS = 2, 3, 7, 8
 MAX_PHDRS, MAX_SHDRS = 128, 4096
 MAX_NOTE_BYTES = 1 << 20
 MAX_SYMBOLS = 1 << 20
@@ -97,7 +105,7 @@ class ElfImage:
 class _Header(NamedTuple):
     """A program header or a section header, as far as it matters here."""
 
-    type: str | int
+    type: int
     name: int = 0
     offset: int = 0
     vaddr: int = 0
@@ -131,71 +139,57 @@ def load_elf(path: Path, data: bytes | None = None) -> ElfImage:
 
 
 def _layout(path: Path, data: bytes) -> _Layout:
-    """The headers, by pyelftools. Only its record parsers are used: its section objects read and even
-    allocate what a hostile file tells them to."""
-    from elftools.elf.elffile import ELFFile
-
+    """The headers."""
     if data[:4] != ELF_MAGIC:
         raise ImageError(f"{path}: no ELF file (magic {data[:4].hex(' ')})")
-    if len(data) < 52:
+    if len(data) < EHDR.size:
         raise ImageError(f"{path}: ELF header: the file ends after {len(data)} bytes")
     if data[4] != 1:
         raise ImageError(f"{path}: EI_CLASS is {data[4]}: not a 32-bit ELF file; the machine is an i386")
     if data[5] != 1:
         raise ImageError(f"{path}: EI_DATA is {data[5]}: not little-endian")
-    try:
-        elf = ELFFile(io.BytesIO(data))
-        header = elf.header
-        kind, machine = header["e_type"], header["e_machine"]
-        entry, names = int(header["e_entry"]), int(header["e_shstrndx"])
-        tables = [
-            ("e_phoff", header["e_phoff"], "e_phnum", header["e_phnum"], header["e_phentsize"], PHDR_BYTES, MAX_PHDRS),
-            ("e_shoff", header["e_shoff"], "e_shnum", header["e_shnum"], header["e_shentsize"], SHDR_BYTES, MAX_SHDRS),
-        ]
-        parsers = (elf.structs.Elf_Phdr.parse, elf.structs.Elf_Shdr.parse)
-    except Exception as problem:  # hostile bytes bring pyelftools to raise nearly anything
-        raise ImageError(f"{path}: ELF header: {type(problem).__name__}: {problem}") from None
+    kind, machine, entry, phoff, shoff, phsize, phnum, shsize, shnum, names = EHDR.unpack_from(data)
     _check_kind(path, kind, machine)
-    records: list[list[Any]] = []
-    for (where, offset, what, count, size, expected, limit), parse in zip(tables, parsers, strict=True):
+    records: list[list[tuple[int, ...]]] = []
+    for where, offset, what, count, size, layout, limit in (
+        ("e_phoff", phoff, "e_phnum", phnum, phsize, PHDR, MAX_PHDRS),
+        ("e_shoff", shoff, "e_shnum", shnum, shsize, SHDR, MAX_SHDRS),
+    ):
         if count == 0 or offset == 0:
             records.append([])
             continue
         if count > limit:
             raise ImageError(f"{path}: {what} is {count}; more than {limit} is not a kernel")
-        if size != expected:
-            raise ImageError(f"{path}: {what[:4]}entsize is {size}, not {expected}")
+        if size != layout.size:
+            raise ImageError(f"{path}: {what[:4]}entsize is {size}, not {layout.size}")
         if offset + count * size > len(data):
             raise ImageError(f"{path}: {where} {offset:#x}: the table ends after the file; is it truncated?")
-        try:
-            records.append([parse(data[at : at + size]) for at in range(offset, offset + count * size, size)])
-        except Exception as problem:  # as above
-            raise ImageError(f"{path}: {where}: {type(problem).__name__}: {problem}") from None
+        records.append(list(layout.iter_unpack(data[offset : offset + count * size])))
     return _Layout(entry, [
-        _Header(p["p_type"], offset=p["p_offset"], vaddr=p["p_vaddr"], paddr=p["p_paddr"], filesz=p["p_filesz"],
-                memsz=p["p_memsz"], flags=p["p_flags"]) for p in records[0]
+        _Header(kind, offset=offset, vaddr=vaddr, paddr=paddr, filesz=filesz, memsz=memsz, flags=flags)
+        for kind, offset, vaddr, paddr, filesz, memsz, flags, _ in records[0]
     ], [
-        _Header(s["sh_type"], name=s["sh_name"], offset=s["sh_offset"], vaddr=s["sh_addr"], filesz=s["sh_size"],
-                link=s["sh_link"]) for s in records[1]
+        _Header(kind, name=name, offset=offset, vaddr=address, filesz=size, link=link)
+        for name, kind, _, address, offset, size, link, _, _, _ in records[1]
     ], names)
 
 
-def _check_kind(path: Path, kind: object, machine: object) -> None:
-    if machine != "EM_386":
-        raise ImageError(f"{path}: e_machine is {machine}, not EM_386")
-    if kind == "ET_REL":
+def _check_kind(path: Path, kind: int, machine: int) -> None:
+    if machine != EM_386:
+        raise ImageError(f"{path}: e_machine is {MACHINES.get(machine, machine)}, not EM_386")
+    if kind == ET_REL:
         raise ImageError(f"{path}: e_type is ET_REL: an object file or module, which is not linked to any address yet")
-    if kind == "ET_DYN":
+    if kind == ET_DYN:
         raise ImageError(f"{path}: e_type is ET_DYN: a shared library or a position-independent program, not a kernel")
-    if kind != "ET_EXEC":
-        raise ImageError(f"{path}: e_type is {kind}, not ET_EXEC")
+    if kind != ET_EXEC:
+        raise ImageError(f"{path}: e_type is {'ET_CORE' if kind == ET_CORE else kind}, not ET_EXEC")
 
 
 def _segments(path: Path, data: bytes, layout: _Layout) -> tuple[Segment, ...]:
     found = []
     room = len(data)
     for number, header in enumerate(layout.segments):
-        if header.type != "PT_LOAD" or header.memsz == 0:
+        if header.type != PT_LOAD or header.memsz == 0:
             continue
         name = f"{path}: program header {number}"
         if header.filesz > header.memsz:
@@ -228,12 +222,12 @@ def _contents(path: Path, data: bytes, section: _Header, what: str) -> bytes:
 
 def _symbols(path: Path, data: bytes, sections: Sequence[_Header],
              segments: Sequence[Segment]) -> SymbolTable:
-    table = next((section for section in sections if section.type == "SHT_SYMTAB"), None)
+    table = next((section for section in sections if section.type == SHT_SYMTAB), None)
     if table is None:
         return SymbolTable()
     if table.filesz > MAX_SYMBOLS * SYMBOL_BYTES:
         raise ImageError(f"{path}: sh_size of .symtab: more than {MAX_SYMBOLS} symbols")
-    if table.link >= len(sections) or sections[table.link].type != "SHT_STRTAB":
+    if table.link >= len(sections) or sections[table.link].type != SHT_STRTAB:
         raise ImageError(f"{path}: sh_link of .symtab is {table.link}: no string table")
     strings = _contents(path, data, sections[table.link], "the symbols' names")
     start = min(segment.vaddr for segment in segments)
@@ -247,7 +241,7 @@ def _xen_guest(path: Path, data: bytes, layout: _Layout) -> str:
     names = layout.sections[layout.names]
     for section in layout.sections:
         at = names.offset + section.name
-        if section.name < names.filesz and data[at : at + 12] == b"__xen_guest\0" and section.type != "SHT_NOBITS":
+        if section.name < names.filesz and data[at : at + 12] == b"__xen_guest\0" and section.type != SHT_NOBITS:
             contents = _contents(path, data, section, "__xen_guest")[:MAX_NOTE_BYTES]
             return contents.split(b"\0")[0].decode("utf-8", "backslashreplace")
     return ""
@@ -255,8 +249,8 @@ def _xen_guest(path: Path, data: bytes, layout: _Layout) -> str:
 
 def _notes(path: Path, data: bytes, layout: _Layout) -> Iterator[Note]:
     """The notes of all areas, each once: a linked kernel names the same bytes as segment and as section."""
-    areas = [(h.offset, h.filesz, "PT_NOTE") for h in layout.segments if h.type == "PT_NOTE"]
-    areas += [(h.offset, h.filesz, "SHT_NOTE") for h in layout.sections if h.type == "SHT_NOTE"]
+    areas = [(h.offset, h.filesz, "PT_NOTE") for h in layout.segments if h.type == PT_NOTE]
+    areas += [(h.offset, h.filesz, "SHT_NOTE") for h in layout.sections if h.type == SHT_NOTE]
     seen: set[int] = set()
     total = 0
     for start, size, what in dict.fromkeys(areas):
