@@ -7,6 +7,7 @@ the traceback.
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ app = typer.Typer(
     help="Boots i386 kernels through an abstract paravirt_ops hook specification, with pluggable backends.")
 
 PluginsFile = Annotated[Path | None, typer.Option("--plugins", metavar="FILE", help="the plugins.toml to use")]
+GC_ALLOCATIONS = 100_000  # between collections: Python's 700 make it collect again and again while it imports
 OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 STATUS = """Exit status: 0 power-off, reboot, halt, awaited output or --until's step; the guest's own value for a
 write to port 0xf4; 70 crash or idle for ever; 124 timeout or instruction limit; 129/130/143 interrupted; 141 stdout
@@ -29,6 +31,7 @@ closed; 2 usage or an error in a backend."""
 
 def main() -> None:
     """Entry point of the ``paravirt`` command."""
+    gc.set_threshold(GC_ALLOCATIONS)
     _open_standard_files()
     try:
         status = _run("--debug" in sys.argv[1:])

@@ -140,6 +140,7 @@ def boot_options(request: Request) -> BootOptions:
         options=parse_options(request.options), engine=request.engine, no_accel=request.no_accel,
         count_ops=request.count_ops, replace_paravirt=not request.noreplace, until=request.until,
         timeout=request.timeout, max_instructions=request.max_instructions, idle_limit=request.idle_limit,
+        hash_state=request.json_file is not None or request.stats,
         realtime=os.isatty(0) if request.realtime is None else request.realtime, rtc_now=request.rtc == "now",
         plugins_file=request.plugins, mark=expression("--mark", request.mark),
         sample_ns=int((request.sample or 0) * 1e6),

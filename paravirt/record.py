@@ -106,7 +106,7 @@ class Record(_Part):
     steps: tuple[StepRecord, ...]
     marks: tuple[MarkRecord, ...] = Field((), description="where the output matched --mark; at most 10000")
     samples: tuple[MarkRecord, ...] = Field((), description="every so often, as --sample says; at most 1000")
-    state_hash: str = Field(description="SHA-256 of memory, registers and devices; empty without a machine")
+    state_hash: str = Field(description="SHA-256 of memory, registers and devices; empty if not asked for")
     end_state: dict[str, Any] | None = Field(description="of the reference kernel, at power off")
     console_sha256: str = Field(description="of everything the guest printed")
     host: HostRecord

@@ -2,7 +2,7 @@
 
 What must hold: reads and writes at the edges neither wrap nor fail; the word views show the same bytes; every write of
 the host tells the engine which bytes changed, so that text which was translated before is translated anew, on every
-form of the engine; the tables that the host writes count after a flush.
+form of the engine; the tables that the host writes count after a flush; the pages that hold something are found.
 """
 
 from __future__ import annotations
@@ -76,6 +76,27 @@ def test_ram_is_an_array_of_bytes_with_ones_behind(writes: list[tuple[int, bytes
         model[address : address + len(data)] = data
     model[SIZE:] = b"\xff" * 64
     assert ram.read(at, length) == model[at : at + length]
+    ram.close()
+
+
+@given(st.dictionaries(st.integers(0, 15), st.integers(0, 255), max_size=16))
+def test_contents_are_the_pages_that_are_not_zero(pages: dict[int, int]) -> None:
+    """Whether a page was ever touched makes no difference, only what it holds."""
+    ram = Ram(16 * PAGE)
+    wanted = {page for page, value in pages.items() if value}
+    for page, value in pages.items():
+        ram.write(page * PAGE + value, bytes([value]))
+    found: set[int] = set()
+    starts: list[tuple[int, int]] = []
+    for first, contents in ram.contents():
+        count = len(contents) // PAGE
+        assert contents == ram.bytes[first * PAGE : (first + count) * PAGE]
+        assert all(first != start + size for start, size in starts), "neighbours are one run"
+        starts.append((first, count))
+        found |= set(range(first, first + count))
+        contents.release()
+    assert found == wanted
+    assert starts == sorted(starts)
     ram.close()
 
 

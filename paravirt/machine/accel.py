@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from paravirt.machine import layout
+from paravirt.machine.calls import Calls
 from paravirt.machine.library import Library, Pointer
 from paravirt.machine.ram import Ram
 from paravirt.machine.state import LiveState
@@ -78,6 +79,7 @@ class Accelerator:
 
     def __init__(self, library: Library, uc: int, state: LiveState, record: NativeMachine) -> None:
         self._library, self._uc, self._state, self.record = library, uc, state, record
+        self._calls: Calls | None = None
         path = Path(__file__).resolve().parent.parent / "data" / "accel.so"
         if platform.machine() != "x86_64" or platform.system() != "Linux" or not path.exists():
             raise Unavailable("the native helpers are built for x86-64 Linux only")
@@ -197,9 +199,17 @@ class Accelerator:
         for index in found:
             methods[index] = self.function(helper)
 
+    def _got_slot(self, symbol: str) -> int:
+        try:
+            self._calls = self._calls or Calls(self._library.path)
+            value, slot = self._calls.find(symbol)
+        except (LookupError, ValueError) as problem:
+            raise Unavailable(str(problem)) from None
+        return self._library.address(symbol) - value + slot
+
     def _override_got(self, symbol: str, helper: str, original: str = "") -> None:
         """Let libunicorn's own calls of `symbol` reach `helper`: its PLT is bound through a writable GOT."""
-        slot = ctypes.c_uint64.from_address(_got_slot(self._library, symbol))
+        slot = ctypes.c_uint64.from_address(self._got_slot(symbol))
         ours = self.function(helper)
         if slot.value != ours:
             if original:
@@ -224,33 +234,3 @@ def _is_writable_code(size: int) -> bool:
         if access.startswith("rwx") and end - start >= size - mmap.PAGESIZE:
             return True
     return False
-
-
-def _got_slot(library: Library, symbol: str) -> int:
-    """Address of the GOT entry behind libunicorn's PLT stub for its own `symbol`.
-
-    Ref: ELF-64, System V ABI: sections .dynsym (type 11), .rela.plt (type 4, entries r_offset, r_info).
-    """
-    with open(library.path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as data:
-        table, = struct.unpack_from("<Q", data, 40)
-        count, = struct.unpack_from("<H", data, 60)
-        sections = [struct.unpack_from("<IIQQQQIIQQ", data, table + 64 * i) for i in range(count)]
-        dynsym = next(section for section in sections if section[1] == 11)
-        strings = sections[dynsym[6]]
-        name = data.find(b"\0" + symbol.encode() + b"\0", strings[4], strings[4] + strings[5]) + 1 - strings[4]
-        entry = dynsym[4]
-        while name > 0:
-            entry = data.find(struct.pack("<I", name), entry, dynsym[4] + dynsym[5])
-            if entry < 0 or (entry - dynsym[4]) % 24 == 0:
-                break
-            entry += 1
-        if name <= 0 or entry < 0:
-            raise Unavailable(f"libunicorn does not export {symbol}")
-        base = library.address(symbol) - struct.unpack_from("<Q", data, entry + 8)[0]
-        wanted = struct.pack("<II", 7, (entry - dynsym[4]) // 24)  # R_X86_64_JUMP_SLOT
-        for section in sections:
-            if section[1] == 4:
-                at = data.find(wanted, section[4], section[4] + section[5])
-                if at >= 0 and (at - section[4]) % 24 == 8:
-                    return int(base + struct.unpack_from("<Q", data, at - 8)[0])
-    raise Unavailable(f"libunicorn does not call {symbol} through its PLT")

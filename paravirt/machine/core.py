@@ -225,8 +225,11 @@ class Machine:
         tables = [self.vcpu.table(at) for at in (layout.LDTR, layout.TR, layout.GDTR, layout.IDTR)]
         digest.update(json.dumps([[int(r) for r in registers], segments, tables]).encode())
         digest.update(json.dumps(self.device_state(), sort_keys=True, default=_plain).encode())
-        digest.update(self.ram.bytes)
+        for page, contents in self.ram.contents():
+            digest.update(page.to_bytes(4, "little"))
+            digest.update(contents)
         return digest.hexdigest()
+
 
 def _plain(value: object) -> object:
     if isinstance(value, bytes | bytearray):

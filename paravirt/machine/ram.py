@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 PAGE = 4096
 
@@ -60,6 +60,38 @@ class Ram:
 
     def write_u64(self, address: int, value: int) -> None:
         self.write(address, (value & 0xFFFFFFFFFFFFFFFF).to_bytes(8, "little"))
+
+    def contents(self) -> Iterator[tuple[int, memoryview]]:
+        """Runs of pages that are not all zero: the number of the first page, and the bytes."""
+        zero = bytes(PAGE)
+        start = end = 0
+        for page in self._touched():
+            at = page * PAGE
+            if bytes(self.bytes[at : at + PAGE]) == zero:
+                continue
+            if at != end and end > start:
+                yield start // PAGE, self.bytes[start:end]
+            start, end = start if at == end else at, at + PAGE
+        if end > start:
+            yield start // PAGE, self.bytes[start:end]
+
+    def _touched(self) -> Iterable[int]:
+        """Pages that may be other than zero, in order: the kernel knows those that nobody has touched.
+
+        Ref: proc(5), /proc/PID/pagemap: 64 bits a page; bit 63: present, bit 62: swapped out.
+        """
+        pages = range(self.size // PAGE)
+        if mmap.PAGESIZE != PAGE:
+            return pages
+        try:
+            with open("/proc/self/pagemap", "rb", buffering=0) as file:
+                file.seek(self.address // PAGE * 8)
+                entries = file.read(len(pages) * 8)
+        except OSError:
+            return pages
+        if len(entries) != len(pages) * 8:
+            return pages
+        return (page for page, high in zip(pages, entries[7::8], strict=True) if high & 0xC0)
 
     def close(self) -> None:
         """Give the memory back. The engine that maps it must be gone."""
