@@ -209,7 +209,8 @@ class Run:
             counts=self._counts(),
             steps=tuple(StepRecord(**vars(step)) for step in self.steps.taken), marks=tuple(self._marks),
             samples=tuple(self._samples),
-            state_hash=machine.state_hash() if self.options.hash_state else "", end_state=state, console_sha256=guest.console.digest(),
+            state_hash=machine.state_hash() if self.options.hash_state else "", end_state=state,
+            console_sha256=guest.console.digest(),
             host=HostRecord(
                 wall_seconds=time.monotonic() - self._started,
                 max_rss_kib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
