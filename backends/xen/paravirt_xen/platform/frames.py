@@ -179,12 +179,13 @@ class Frames:
     def _demote(self, mfn: int, kind: int) -> None:
         base = mfn << 9
         if kind == L1:
-            for entry in self.quads[base : base + 512]:
+            for entry in self.quads[base : base + 512].tolist():
                 if entry & PRESENT:
                     self.put_l1e(entry)
         elif kind == L2:
-            for index in range(self.guest_slots(mfn)):
-                self.put_l2e(self.quads[base + index], mfn)
+            for entry in self.quads[base : base + self.guest_slots(mfn)].tolist():
+                if entry & PRESENT:
+                    self.put_l2e(entry, mfn)
             self.info[mfn] &= ~XEN_L2
         elif kind == L3:
             for index in range(L3_ENTRIES):
@@ -226,7 +227,7 @@ class Frames:
 
     def _promote_l1(self, mfn: int) -> int:
         taken: list[int] = []
-        for entry in self.quads[mfn << 9 : (mfn << 9) + 512]:
+        for entry in self.quads[mfn << 9 : (mfn << 9) + 512].tolist():
             if entry & PRESENT:
                 error = self.get_l1e(entry)
                 if error:
@@ -282,14 +283,19 @@ class Frames:
 
     def _promote_l2(self, mfn: int, wanted: int) -> int:
         base = mfn << 9
-        for index in range(self.guest_slots(mfn)):
-            entry = self.quads[base + index]
+        info, counts, refs = self.info, self.counts, self.refs
+        taken: list[int] = []
+        for entry in self.quads[base : base + self.guest_slots(mfn)].tolist():
             if entry & PRESENT:
-                error = self.get_l2e(entry, mfn)
-                if error:
-                    for given in self.quads[base : base + index]:
+                table = entry >> 12 & MFN
+                if not entry & L2_BAD and table < self.total and info[table] & TYPE == L1 and counts[table]:
+                    counts[table] += 1  # the usual case, in short: it is active already
+                    refs[table] += 1
+                elif error := self.get_l2e(entry, mfn):
+                    for given in taken:
                         self.put_l2e(given, mfn)
                     return error
+                taken.append(entry)
         if wanted & XEN_L2:
             self.install_xen_slots(mfn)
         return 0
