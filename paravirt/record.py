@@ -69,6 +69,7 @@ class Counts(_Part):
     interrupts: int = Field(description="hardware interrupts delivered")
     port_io: int = Field(description="IN and OUT that reached the bus")
     traps: int = Field(description="all exits to the host")
+    user_instructions: int | None = Field(None, description="run in ring 3; null if not counted (--count-ops does)")
     backend: dict[str, int] = Field(description="what the backend counts, by its own keys")
 
 

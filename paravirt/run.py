@@ -67,6 +67,8 @@ class Run:
         if options.mark is not None:
             console.marks, console.on_mark = options.mark, self._mark
         console.on_closed = lambda: machine.end(End.STOPPED, "nobody reads the console any more")
+        if options.count_ops:
+            machine.engine.count_modes()
         if options.realtime:
             machine.sleep = self._sleep
 
@@ -182,6 +184,7 @@ class Run:
             patched_sites=self.kernel.patched_sites if self.kernel is not None else 0,
             exceptions={str(vector): count for vector, count in engine.exceptions().items()},
             interrupts=engine.interrupts(), port_io=machine.port_io, traps=machine.traps,
+            user_instructions=engine.user_instructions(),
             backend=self.guest.all_counts())
 
     def _moment(self, text: str) -> MarkRecord:

@@ -275,3 +275,20 @@ def test_a_machine_inside_a_machines_exit() -> None:
         outer.finish()
         assert inner_results == [[0, 0]] * 2
         assert outer.vcpu.reg(layout.EBX) == 50
+
+
+@pytest.mark.parametrize("engine", BLOCK_CLOCK)
+def test_instructions_of_user_mode(engine: str) -> None:
+    """The snippet's work is in ring 3, its handlers in ring 0; counting them apart changes no count."""
+    def run(*, apart: bool) -> tuple[int, int | None, list[int]]:
+        with start("ticks", engine, arguments=[0, 300]) as guest:
+            if apart:
+                guest.machine.engine.count_modes()
+            guest.finish()
+            made = guest.machine.engine
+            return made.instructions(), made.user_instructions(), guest.results(4)
+
+    instructions, user, results = run(apart=True)
+    assert (instructions, None, results) == run(apart=False)
+    rep = 64 + 1  # a word each, and finding out that there is none left
+    assert user == 2 + 300 * (9 + rep + 2) - 1, "no jump behind the last round's INT"

@@ -16,12 +16,14 @@ static void enter(struct machine *m, uint32_t instructions)
 	if (__builtin_expect(before <= 0, 0)) {
 		*m->budget = before;
 		m->emu_stop(m->uc);
+	} else if (m->count_modes && (ENV32(m, ENV_HFLAGS) & HFLAGS_CPL) == HFLAGS_CPL) {
+		m->user += instructions;
 	}
 }
 
 void pv_block(void *uc, uint64_t address, uint32_t instructions, struct machine *m)
 {
-	if (m->check_exit_request) {
+	if (m->check_exit_request && !m->count_modes) {
 		uint8_t *after = __builtin_return_address(0);
 		uint32_t spent = pv_inlined(after, m);
 

@@ -78,6 +78,8 @@ struct machine {
 	uint64_t nr_pending, pending[MAX_PENDING];
 	/* counts; only exceptions and interrupts are repeatable */
 	uint64_t exceptions[256], interrupts, rdtscs, fills;
+	/* instructions by mode: slower, so only if asked for */
+	uint64_t count_modes, user;	/* whether, and how many ran in ring 3 */
 	/* the platform */
 	const struct platform *platform;	/* NULL: bare hardware, or a platform in Python */
 	void *platform_state;			/* its own */

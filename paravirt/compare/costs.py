@@ -43,9 +43,16 @@ def cost_rows(plain: Sequence[Result], counted: Sequence[Result]) -> list[Row]:
     rows += _own(records)
     ops = {str(result.job.spec): result.record.counts for result in counted if result.record is not None}
     if ops:
+        rows += _modes({str(result.job.spec): result.record for result in counted if result.record is not None})
         rows.append(Row(name="ops called", values={spec: sum(counts.ops.values()) for spec, counts in ops.items()}))
         rows.append(Row(name="page-table writes", values={spec: page_table_writes(c) for spec, c in ops.items()}))
     return rows
+
+
+def _modes(records: Mapping[str, Record]) -> list[Row]:
+    user = {spec: record.counts.user_instructions for spec, record in records.items()}
+    kernel = {spec: None if number is None else records[spec].instructions - number for spec, number in user.items()}
+    return [Row(name="instructions, user", values=user), Row(name="instructions, kernel", values=kernel)]
 
 
 def _own(records: Mapping[str, Record]) -> list[Row]:

@@ -292,6 +292,14 @@ class Engine:
         self._library.hook(self._handle, const.UC_HOOK_CODE, callback, ctypes.addressof(counter),
                            begin=address, end=address)
 
+    def count_modes(self) -> None:
+        """Count instructions of user mode from now on; before the first `run`. Nothing without the block clock."""
+        self.record.count_modes = self.seams.block_clock
+
+    def user_instructions(self) -> int | None:
+        """Instructions run in ring 3; None if they are not counted."""
+        return int(self.record.user) if self.record.count_modes else None
+
     def on_code(self, address: int, seen: Callable[[], None]) -> None:
         """Call `seen` each time the instruction at virtual `address` is about to run. It may look, not change."""
         def hook(_uc: int, _address: int, _size: int, _user: int) -> None:
