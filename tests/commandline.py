@@ -30,7 +30,7 @@ def command(*arguments: object) -> list[str]:
 def paravirt(*arguments: object, folders: tuple[Path, ...] = (), stdin: bytes = b"",
              cwd: Path = ROOT) -> subprocess.CompletedProcess[bytes]:
     """Run a command to its end."""
-    result = subprocess.run(command(*arguments), input=stdin, capture_output=True, timeout=60, cwd=cwd,
+    result = subprocess.run(command(*arguments), input=stdin, capture_output=True, timeout=240, cwd=cwd,
                             env=environment(*folders), check=False)
     assert b"Traceback" not in result.stderr, result.stderr.decode()
     return result
