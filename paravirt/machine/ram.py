@@ -52,11 +52,21 @@ class Ram:
         """Store `data` at physical `address`; what would lie outside RAM is dropped."""
         length = min(len(data), max(0, self.size - address))
         if length:
-            self.bytes[address : address + length] = data[:length]
-            self.on_write(address, address + length)
+            end = address + length
+            self.bytes[address:end] = data[:length]
+            code = self.code_pages
+            if code is None or code[address // PAGE] or address // PAGE != (end - 1) // PAGE:
+                self.on_write(address, end)
 
     def write_u32(self, address: int, value: int) -> None:
-        self.write(address, (value & 0xFFFFFFFF).to_bytes(4, "little"))
+        """Store a word; platforms do this again and again."""
+        if address & 3 or address >= self.size:
+            self.write(address, (value & 0xFFFFFFFF).to_bytes(4, "little"))
+            return
+        self.words[address >> 2] = value & 0xFFFFFFFF
+        code = self.code_pages
+        if code is None or code[address // PAGE]:
+            self.on_write(address, address + 4)
 
     def write_u64(self, address: int, value: int) -> None:
         self.write(address, (value & 0xFFFFFFFFFFFFFFFF).to_bytes(8, "little"))

@@ -194,7 +194,12 @@ class Domain:
             self.ram.write(at, piece)
 
     def read_u32(self, va: int) -> int:
-        return int.from_bytes(self.read(va, 4), "little")
+        if va & 3:
+            return int.from_bytes(self.read(va, 4), "little")
+        at = self.machine_address(va)
+        if at >= self.ram.size:
+            raise HypercallError(EFAULT, f"machine address {at:#x} is no memory")
+        return self.ram.words[at >> 2]
 
     def write_u32(self, va: int, value: int) -> None:
         self.write(va, (value & 0xFFFFFFFF).to_bytes(4, "little"))

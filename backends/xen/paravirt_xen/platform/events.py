@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from paravirt_xen.platform.abi import (
@@ -33,6 +33,7 @@ NR_VIRQS = 24
 VIRQ_TIMER, VIRQ_DEBUG, VIRQ_XENOPROF, VIRQ_XENPMU = 0, 1, 7, 13
 PER_VCPU_VIRQS = (VIRQ_TIMER, VIRQ_DEBUG, VIRQ_XENOPROF, VIRQ_XENPMU)
 NR_PIRQS = 56  # 24 of a PC's I/O APIC and the 32 that Xen lets a domU have besides
+ANY_PORT = -1
 BUCKET = 64  # ports become valid by buckets
 FIRST_BACKEND_PORT = 17  # dom0 has other channels before
 
@@ -82,27 +83,17 @@ class Status:
     peer: int = 0
 
 
-def _no_port(event: int) -> None:
-    """Until there is a scheduler."""
-
-
-@dataclass(slots=True)
-class Hooks:
-    """What the scheduler wants to know. :ivar kick: the vcpu has something to do; :ivar pending: a port became
-    pending, also a masked one."""
-
-    kick: Callable[[], None] = lambda: None
-    pending: Callable[[int], None] = field(default=_no_port)
-
-
 class Events:
     """
     :ivar channels: by port; as many as are valid.
+    :ivar kick: wakes the vcpu. :ivar polled: the port that it waits for though events are masked, ANY_PORT, or 0.
     """
 
     def __init__(self, domain: Domain) -> None:
-        self.domain, self.hooks = domain, Hooks()
-        self._ram = domain.ram
+        self.domain = domain
+        self.kick: Callable[[], None] = lambda: None
+        self.polled = 0
+        self._ram, self._write_u32 = domain.ram, domain.ram.write_u32
         self._words, self._bytes = domain.ram.words, domain.ram.bytes
         self._pending_word = (domain.shared + EVTCHN_PENDING) >> 2
         self.channels = [Channel() for _ in range(BUCKET)]
@@ -139,27 +130,31 @@ class Events:
         word = words[index]
         if word & bit:
             return
-        self._ram.write_u32(4 * index, word | bit)
+        self._write_u32(index << 2, word | bit)
         if not words[index + 32] & bit:
             self._select(port)
-        self.hooks.pending(port)
+        polled = self.polled
+        if polled and polled in (port, ANY_PORT):
+            self.kick()
 
     def _select(self, port: int) -> None:
-        at = self.domain.vcpu_info + PENDING_SEL
-        selected, bit = self._words[at >> 2], 1 << (port >> 5)
+        at = self.domain.vcpu_info
+        selected, bit = self._words[(at + PENDING_SEL) >> 2], 1 << (port >> 5)
         if not selected & bit:
-            self._ram.write_u32(at, selected | bit)
+            self._write_u32(at + PENDING_SEL, selected | bit)
             self.mark_pending()
 
     def mark_pending(self) -> None:
         """Set evtchn_upcall_pending, and wake the vcpu if that was clear."""
-        if not self._bytes[self.domain.vcpu_info]:
-            self._ram.write(self.domain.vcpu_info, b"\1")
-            self.hooks.kick()
+        at = self.domain.vcpu_info
+        flags = self._words[at >> 2]
+        if not flags & 0xFF:
+            self._write_u32(at, flags | 1)
+            self.kick()
 
     def select_all(self) -> None:
         """Let the guest look at every port, since something may have got lost."""
-        self._ram.write_u32(self.domain.vcpu_info + PENDING_SEL, 0xFFFFFFFF)
+        self._write_u32(self.domain.vcpu_info + PENDING_SEL, 0xFFFFFFFF)
         self.mark_pending()
 
     # ------------------------------------------------------------------ ports
@@ -186,7 +181,7 @@ class Events:
 
     def _free(self, port: int) -> None:
         index = self._pending_word + (port >> 5)
-        self._ram.write_u32(4 * index, self._words[index] & ~(1 << (port & 31)))
+        self._write_u32(4 * index, self._words[index] & ~(1 << (port & 31)))
         self.channels[port] = Channel()
 
     @staticmethod
@@ -273,13 +268,13 @@ class Events:
     def send(self, port: int) -> None:
         channel = self.channel(port)
         state = channel.state
-        if state is State.INTERDOMAIN:
+        if state is State.IPI:
+            self.set_pending(port)
+        elif state is State.INTERDOMAIN:
             if channel.remote == DOM0:
                 self.backends[channel.peer].notify()
             else:
                 self.set_pending(channel.peer)
-        elif state is State.IPI:
-            self.set_pending(port)
         elif state is not State.UNBOUND:  # what nobody listens to gets lost
             raise HypercallError(EINVAL, f"nothing can be sent through port {port}")
 
@@ -316,7 +311,7 @@ class Events:
         index, bit = self._pending_word + 32 + (port >> 5), 1 << (port & 31)
         word = self._words[index]
         if word & bit:
-            self._ram.write_u32(4 * index, word & ~bit)
+            self._write_u32(4 * index, word & ~bit)
             if self.is_pending(port):
                 self._select(port)
 

@@ -28,7 +28,7 @@ from paravirt_xen.platform.abi import (
     SHUTDOWN_WATCHDOG,
 )
 from paravirt_xen.platform.errors import EFAULT, EINVAL, ENOSPC, ENOSYS, EPERM, ESRCH, HypercallError
-from paravirt_xen.platform.events import DOM0
+from paravirt_xen.platform.events import ANY_PORT, DOM0
 from paravirt_xen.platform.layout import HYPERVISOR_START
 from paravirt_xen.platform.runstate import BLOCKED, RUNNABLE, RUNNING, Runstate
 from paravirt_xen.platform.timers import Cancellable
@@ -44,7 +44,6 @@ MAX_POLL_PORTS = 128
 WATCHDOGS = 2
 SECOND = 1_000_000_000
 YIELD_NS = 1_000  # another domain has its turn
-ANY_PORT = -1
 
 OUTCOMES: Mapping[int, tuple[End, str]] = {
     SHUTDOWN_POWEROFF: (End.POWEROFF, "the guest powered the machine off"),
@@ -66,16 +65,15 @@ class Scheduler:
         self.runstate = Runstate(domain.machine.engine.now())
         self.runstate_area: int | None = None
         self.blocked = False
-        self._polls = 0  # a port, ANY_PORT, or 0: it does not poll
         self._poll_timer: Cancellable | None = None
         self.shutdown_code: int | None = None
         self.watchdogs: list[Cancellable | None] = [None] * WATCHDOGS
-        domain.events.hooks.kick, domain.events.hooks.pending = self.unblock, self._port_pending
+        domain.events.kick = self.unblock
 
     def state(self) -> tuple[object, ...]:
         runstate, watchdogs = self.runstate, [timer is not None for timer in self.watchdogs]
-        return (self.blocked, self._polls, self.shutdown_code, self.runstate_area, runstate.state, runstate.entered,
-                runstate.times, watchdogs)
+        return (self.blocked, self.domain.events.polled, self.shutdown_code, self.runstate_area, runstate.state,
+                runstate.entered, runstate.times, watchdogs)
 
     # ------------------------------------------------------------------ blocking
 
@@ -139,17 +137,13 @@ class Scheduler:
             port = domain.read_u32(ports + 4 * index)
             if domain.events.poll(port):
                 return
-        self._polls = port if count == 1 else ANY_PORT
+        domain.events.polled = port if count == 1 else ANY_PORT
         if timeout:
             self._poll_timer = domain.machine.timeline.call_at(timeout, self.unblock)
         self._deschedule("an event, or a port that it polls,")
 
-    def _port_pending(self, port: int) -> None:
-        if self._polls in (ANY_PORT, port) and self._polls:
-            self.unblock()
-
     def _end_poll(self) -> None:
-        self._polls = 0
+        self.domain.events.polled = 0
         if self._poll_timer is not None:
             self._poll_timer.cancel()
             self._poll_timer = None
