@@ -57,7 +57,7 @@ GUESTS: Mapping[str, Guest] = {
     "memtest": Guest("memtest.bin", "memtest86+", "./boot/memtest86+ia32.bin"),
     "grub-xen": Guest("grub-i386-xen.bin", "grub-xen-host", "./usr/lib/grub-xen/grub-i386-xen.bin"),
 }
-DEFAULT = ("linux", "busybox")
+DEFAULT = ("linux", "busybox", "grub-xen")
 
 
 def members(package: bytes) -> Iterator[tuple[str, bytes]]:

@@ -1,0 +1,93 @@
+"""Kernels that nobody here wrote run as Xen domains: GRUB to its prompt, Linux to its user space.
+
+What must hold: the images are used as they are; what is typed is obeyed; they end by themselves with exit status 0;
+two runs are equal, and both engines give the same console (times apart).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from paravirt.boot_sequence import boot
+from paravirt.config import config_path, load_config
+from paravirt.console import Console
+from paravirt.guest import KernelInfo
+from paravirt.image import load_image
+from paravirt.options import BootOptions
+from paravirt.plugins import load_plugins
+from paravirt.record import Record
+from tests.realguests import guest_file
+
+GRUB = "grub-i386-xen.bin"
+TYPED = b"set a=hel\necho ${a}lo\nls\nhalt\n"
+COMMAND_LINE = "console=hvc0 earlyprintk=xen gexit=poweroff gtest=none"
+ENGINES = ["auto", "portable"]
+
+
+def run(kernel: Path, engine: str = "auto", typed: bytes = b"", **options: object) -> tuple[Record, str]:
+    output = bytearray()
+    console = Console(output.extend)
+    console.feed(typed)
+    settings = BootOptions(backend="xen", engine=engine, timeout=300, **options)  # type: ignore[arg-type]
+    record = boot(kernel, settings, console)
+    return record, output.decode("utf-8", "replace").replace("\r", "")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_grub_reaches_its_prompt_and_obeys(engine: str) -> None:
+    record, console = run(guest_file(GRUB), engine, TYPED)
+    assert (record.outcome.kind, record.exit_code) == ("poweroff", 0), record.outcome.reason
+    assert "Welcome to GRUB!" in console
+    assert console.count("grub> ") == 4
+    assert "\nhello\n" in console
+    assert "\n(memdisk) (proc)" in console
+    assert record.counts.backend["xen.hypercall.update_va_mapping"] >= 80
+
+
+def test_grub_is_for_xen_alone() -> None:
+    plugins = load_plugins(load_config(config_path(None)))
+    backend, _ = plugins.select("auto", KernelInfo.of(load_image(guest_file(GRUB))))
+    assert backend.name == "xen"
+
+
+def test_two_runs_of_grub_are_equal() -> None:
+    kernel = guest_file(GRUB)
+    first, second = (run(kernel, typed=TYPED) for _ in range(2))
+    assert first[1] == second[1]
+    assert first[0].repeatable() == second[0].repeatable()
+
+
+def test_the_library_in_c_changes_nothing_that_grub_sees() -> None:
+    kernel = guest_file(GRUB)
+    (with_c, console), (without, other) = run(kernel, typed=TYPED), run(kernel, typed=TYPED, no_accel=("platform",))
+    assert console == other
+    assert with_c.state_hash == without.state_hash
+    assert with_c.counts == without.counts
+
+
+def linux(build: str, engine: str = "auto") -> tuple[Record, list[str]]:
+    kernel, initrd = guest_file(f"kernels/{build}/vmlinux"), guest_file("initrd-run.gz")
+    record, console = run(kernel, engine, append=COMMAND_LINE, initrd=initrd.read_bytes())
+    return record, [re.sub(r"^(\(early\) )?\[ *\d+\.\d+\] ", "", line) for line in console.splitlines()]
+
+
+@pytest.mark.parametrize("build", ["up", "smp"])
+def test_linux_reaches_user_space_and_powers_off(build: str) -> None:
+    record, lines = linux(build)
+    assert (record.outcome.kind, record.exit_code) == ("poweroff", 0), record.outcome.reason
+    assert "Booting paravirtualized kernel on Xen" in lines
+    assert "Grant table initialized" in lines
+    assert lines[-1] == "System halted."
+    begin, end = lines.index("INIT-RUN"), lines.index("USERSPACE-OK")
+    expected = guest_file("expected-run.txt").read_text().replace("\r", "").splitlines()
+    before_tests = expected[: next(at for at, line in enumerate(expected) if line.startswith("GTEST"))]
+    assert lines[begin:end][: len(before_tests)] == before_tests
+
+
+def test_linux_on_the_portable_engine() -> None:
+    record, lines = linux("up", "portable")
+    assert (record.outcome.kind, record.exit_code) == ("poweroff", 0), record.outcome.reason
+    assert lines == linux("up")[1]
