@@ -78,8 +78,7 @@ void zone_sizes_init(void)
 		u32 address = frame << PAGE_SHIFT;
 		bool used = address < early_next || (address < initrd_end && address >= PAGE_DOWN(initrd_start));
 
-		mem_map[frame].count = 1;
-		mem_map[frame].next = 0;
+		mem_map[frame] = (struct page){ .count = 1 };
 		if (used || address < LEGACY_END || !is_ram(frame))
 			continue;
 		mem_map[frame].count = 0;

@@ -41,7 +41,8 @@
 
 /* One per frame of low memory. `next` is a frame number while the page is free. */
 struct page {
-	u32 count;
+	u16 count;
+	u16 flags;	/* the platform's own: whether it holds the page as a page table, for example */
 	u32 next;
 };
 

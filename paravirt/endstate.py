@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 from paravirt.errors import printable
 from paravirt.guest import END_BLOCK, END_MAGIC, END_VERSION, Guest
-from paravirt.image.elf import ElfImage
 from paravirt.machine import paging
 
 MAX_RESULTS, MAX_PROCESSES, MAX_SPACES, MAX_RANGES = 64, 32, 8, 16
@@ -72,12 +71,12 @@ _Space = tuple[int, int, list[Range]]
 
 
 def _read_block(guest: Guest) -> tuple[list[tuple[str, int]], list[tuple[int, int, int]], list[_Space]] | None:
-    note, image = guest.kernel.note, guest.kernel.image
-    if note is None or not isinstance(image, ElfImage):
+    note = guest.kernel.note
+    if note is None:
         return None
     size = (END_BLOCK.size + 3 * _WORD.size + MAX_RESULTS * RESULT.size + MAX_PROCESSES * PROCESS.size
             + MAX_SPACES * (SPACE.size + MAX_RANGES * RANGE.size))
-    reader = _Reader(guest.machine.ram.read(image.physical(note.end_block) or 0, size))
+    reader = _Reader(guest.read_image(note.end_block, size))
     magic, version, _, _ = reader.next(END_BLOCK)
     if (magic, version) != (END_MAGIC, END_VERSION):
         return None

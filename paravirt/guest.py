@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from paravirt.errors import printable
+from paravirt.errors import ImageError, printable
 from paravirt.hookspecs.tables import TABLES
 from paravirt.image import BzImage, ElfImage
 from paravirt.image.notes import CallSite, ParavirtNote, call_sites, parse_paravirt_note
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from paravirt.trace import Trace
 
 END_BLOCK = struct.Struct("<II128sI")
+PAGE = 4096
 END_MAGIC, END_VERSION = 0x42455650, 1
 
 
@@ -69,6 +70,7 @@ class Guest:
     :ivar vga_text: gives the lines on the text screen now; None if the platform has no screen.
     :ivar trace: takes events of the platform's own, if a trace was asked for.
     :ivar ops: the bound op table, of a paravirt kernel.
+    :ivar machine_frame: the machine's frame of a frame of the kernel's, where a platform numbers them differently.
     """
 
     machine: Machine
@@ -82,6 +84,7 @@ class Guest:
     counts: Counter[str] = field(default_factory=Counter)
     more_counts: list[Callable[[], Mapping[str, int]]] = field(default_factory=list)
     vga_text: Callable[[], list[str]] | None = None
+    machine_frame: Callable[[int], int] = lambda frame: frame
     trace: Trace | None = None
     ops: Ops = field(init=False)
 
@@ -89,6 +92,28 @@ class Guest:
     def memory(self) -> int:
         """Bytes of RAM that the guest gets."""
         return self.machine.memory
+
+    def read_image(self, va: int, length: int) -> bytes:
+        """Bytes of the kernel's image, as they are in memory now."""
+        return b"".join(self.machine.ram.read(at, span) for at, span in self._spans(va, length))
+
+    def write_image(self, va: int, data: bytes) -> None:
+        """Store bytes in the kernel's image, before it runs."""
+        for at, span in self._spans(va, len(data)):
+            self.machine.ram.write(at, data[:span])
+            data = data[span:]
+
+    def _spans(self, va: int, length: int) -> Iterator[tuple[int, int]]:
+        """The pieces of a range of the image that lie together in machine memory."""
+        image = self.kernel.image
+        assert isinstance(image, ElfImage)
+        while length:
+            physical = image.physical(va)
+            if physical is None:
+                raise ImageError(f"{image.path}: {va:#x} is not in the image")
+            span = min(length, PAGE - physical % PAGE)
+            yield self.machine_frame(physical // PAGE) * PAGE + physical % PAGE, span
+            va, length = va + span, length - span
 
     def all_counts(self) -> dict[str, int]:
         """`counts` and `more_counts` together."""
@@ -99,11 +124,10 @@ class Guest:
 
     def panic(self) -> tuple[str, int]:
         """Message and EIP that a paravirt kernel left in its end block."""
-        note, image = self.kernel.note, self.kernel.image
-        if note is None or not isinstance(image, ElfImage):
+        note = self.kernel.note
+        if note is None:
             return "no message", self.machine.engine.eip
-        address = image.physical(note.end_block)
-        magic, version, message, eip = END_BLOCK.unpack(self.machine.ram.read(address or 0, END_BLOCK.size))
+        magic, version, message, eip = END_BLOCK.unpack(self.read_image(note.end_block, END_BLOCK.size))
         if (magic, version) != (END_MAGIC, END_VERSION):
             return "no message", self.machine.engine.eip
         return printable(message.split(b"\0")[0]), eip

@@ -39,13 +39,11 @@ def install(guest: Guest, backend: str, table: OpTable, slots: Mapping[str, Slot
 
     :raises PluginError: naming all that does not fit or resolve.
     """
-    note, image = guest.kernel.note, guest.kernel.image
-    assert note is not None and isinstance(image, ElfImage)
+    note = guest.kernel.note
+    assert note is not None
     placed = place(guest, backend, table, slots)
     for address, data in placed.writes:
-        physical = image.physical(address)
-        assert physical is not None  # the note's places were checked when it was read
-        guest.machine.ram.write(physical, data)
+        guest.write_image(address, data)
     host_ops = [_host_op(slot) for slot in slots.values()]
     calls = Calls(guest.machine, note.gate_page, [*host_ops, *_leaf_ops(table)])
     counters = OpCounters(guest.machine.engine, enabled=count_ops)

@@ -15,7 +15,7 @@ from .toolchain import Step, make, object_step
 
 # -g0: debugging sections name the folder of the build, and an object should not.
 FLAGS = ("-target", "x86-freestanding-none", "-mcpu=i686", "-g0", "-Wall")
-INCLUDED = ("*.h", "*.inc")
+INCLUDED = ("*.h", "*.inc", "*/*.inc")
 
 
 def assemble_step(source: Path, output: Path, *, folders: Iterable[Path] = ()) -> Step:

@@ -34,10 +34,12 @@ PARAVIRT: tuple[Rule, ...] = (
     Rule("nosegneg", re.compile(r"(?<=^vdso: nosegneg )(set|clear)$")),
 )
 
-# Lines that may be missing: what a kernel tests on bare hardware only, and how many entries a memory map has.
+# Lines that may be missing: what a kernel tests on bare hardware only, how many entries a memory map has, and who
+# the hypervisor is.
 OPTIONAL: tuple[Rule, ...] = (
     Rule("halt-test", re.compile(r" Checking 'hlt' instruction... OK\.$")),
     Rule("more-memory-map", re.compile(r" <memory-map-entry>$")),
+    Rule("signature", re.compile(r" Hypervisor signature: \S+$")),
 )
 
 KERNEL_LOG = re.compile(r"^(<\d>)?\[ *\d+\.\d{6}\] ")

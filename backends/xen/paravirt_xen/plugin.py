@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from paravirt.api import Answer, Backend, ElfImage, Guest, ImageError, KernelInfo, Verdict, hookimpl, xen_notes
+from paravirt.api import Answer, Backend, ElfImage, Guest, ImageError, KernelInfo, OpTable, Verdict, hookimpl, xen_notes
 from paravirt_xen.platform.builder import Builder, reserved_memory
 from paravirt_xen.platform.domain import Domain
 from paravirt_xen.platform.exits import Exits
@@ -15,6 +15,7 @@ from paravirt_xen.platform.services import attach_services
 from paravirt_xen.platform.setup import take_memory
 from paravirt_xen.platform.start import start
 from paravirt_xen.platform.traps import Traps
+from paravirt_xen.table import XenOps, XenOptions
 
 
 class Xen(Backend):
@@ -22,6 +23,7 @@ class Xen(Backend):
 
     name = "xen"
     summary = "a paravirtual Xen domain"
+    Options = XenOptions
     builder: Builder
 
     @property
@@ -61,10 +63,17 @@ class Xen(Backend):
 
     @hookimpl
     def paravirt_build_guest(self, guest: Guest) -> None:
-        take_memory(self.builder.build())
+        domain = self.builder.build()
+        guest.machine_frame = domain.p2m.__getitem__
+        take_memory(domain)
         attach_services(self.domain)
         start(self.builder)
         attach_native(self.domain)
+
+    @hookimpl
+    def paravirt_install_ops(self, guest: Guest) -> OpTable:
+        assert isinstance(guest.options, XenOptions)
+        return XenOps(guest, lambda: self.domain, guest.options)
 
 
 @hookimpl
