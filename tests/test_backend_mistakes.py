@@ -16,14 +16,16 @@ from typing import Any
 
 import pytest
 
+from paravirt.backend import Answer, Verdict
 from paravirt.boot_sequence import boot
 from paravirt.build.guestcode import assemble
 from paravirt.console import Console
 from paravirt.errors import BackendError, ParavirtError, PluginError
 from paravirt.forms import NULL, GuestObject, hookimpl, kernel_function, machine_code
-from paravirt.guest import Guest
+from paravirt.guest import Guest, KernelInfo
 from paravirt.options import BootOptions
 from paravirt.record import Record
+from paravirt_native.plugin import Native
 from tests.mutants import backend_plugin
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -175,8 +177,16 @@ def test_an_unknown_backend_gets_a_close_match() -> None:
 
 
 def test_a_backend_that_says_no() -> None:
-    with pytest.raises(PluginError, match="backend 'vmi' cannot run it: the op table is not written yet"):
-        boot(None, BootOptions(backend="vmi"), Console())
+    class Refusing(Native):
+        name = "refusing"
+
+        @hookimpl
+        def paravirt_probe(self, kernel: KernelInfo) -> Verdict:
+            return Verdict(Answer.NO, "not today")
+
+    plugin = SimpleNamespace(__name__="refusing", paravirt_backends=hookimpl(lambda: (Refusing,)))
+    with pytest.raises(PluginError, match="backend 'refusing' cannot run it: not today"):
+        boot(None, BootOptions(backend="refusing", plugins=(plugin,)), Console())
 
 
 def test_a_broken_plugin_is_fatal_only_when_selected(tmp_path: Path) -> None:

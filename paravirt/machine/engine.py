@@ -280,6 +280,8 @@ class Engine:
 
     def count_at(self, address: int) -> None:
         """Count how often the instruction at virtual `address` begins; see `counted`."""
+        if address in self._counters:
+            return
         counter = self._counters[address] = ctypes.c_uint64()
         accelerator = self.seams.accelerator
         if accelerator is not None:

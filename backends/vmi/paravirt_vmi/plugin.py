@@ -7,6 +7,7 @@ asks it call by call how to go on (docs/vmi.md).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from types import MappingProxyType
 
 from paravirt.api import (
     Answer,
@@ -14,6 +15,7 @@ from paravirt.api import (
     ElfImage,
     Guest,
     KernelInfo,
+    OpTable,
     Verdict,
     attach_pc,
     enter_protected_mode,
@@ -23,6 +25,7 @@ from paravirt.api import (
 from paravirt_vmi.options import VmiOptions
 from paravirt_vmi.platform.start import start_monitor
 from paravirt_vmi.rom import SIGNATURE
+from paravirt_vmi.table import VmiOps
 
 
 class Vmi(Backend):
@@ -31,6 +34,13 @@ class Vmi(Backend):
     name = "vmi"
     summary = "VMware's Virtual Machine Interface: a PC, an option ROM, and the kernel in ring 1"
     Options = VmiOptions
+    absent = MappingProxyType({
+        "apic": "the machine has no local APIC",
+        "smp": "the machine has one CPU",
+        "flush_tlb_others": "the machine has one CPU",
+        "alloc_pd_clone": "for kernels without PAE",
+        "read_pmc": "the CPU has no performance counters",
+    })
 
     @hookimpl
     def paravirt_probe(self, kernel: KernelInfo) -> Verdict:
@@ -38,7 +48,7 @@ class Vmi(Backend):
         if not isinstance(image, ElfImage):
             return Verdict(Answer.YES, "a bzImage: what is packed in it cannot be told")
         if kernel.note is not None:
-            return Verdict(Answer.NO, "the op table is not written yet")
+            return Verdict(Answer.YES, 'the note "Paravirt": the kernel takes its op table from the backend')
         if image.segments[0].paddr < 1 << 20:
             return Verdict(Answer.NO, f"its first segment lies at {image.segments[0].paddr:#x}, below 1 MiB: "
                                       "it is not made for a PC")
@@ -57,6 +67,10 @@ class Vmi(Backend):
                           initrd=guest.initrd)
         enter_protected_mode(guest.machine.vcpu, plan)
         guest.machine.ram.write(self.monitor.rom_at, self.monitor.rom.image)
+
+    @hookimpl
+    def paravirt_install_ops(self, guest: Guest) -> OpTable:
+        return VmiOps(guest)
 
 
 @hookimpl

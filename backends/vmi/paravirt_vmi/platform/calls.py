@@ -64,7 +64,7 @@ class Call(NamedTuple):
     @property
     def needed(self) -> bool:
         """A guest that does without it cannot run: the instructions for it do not trap in ring 1."""
-        return self.name in ("UpdateKernelStack", "GetInterruptMask", "SetInterruptMask", "IRET")
+        return self.name in ("UpdateKernelStack", "GetInterruptMask", "SetInterruptMask", "IRET", "SetIOPLMask")
 
 
 CALLS: tuple[Call, ...] = (
