@@ -13,6 +13,7 @@ help:
 	@echo 'make lint    ruff and mypy'
 	@echo 'make guests  fetch the real i386 guests (needs a network) into guests/'
 	@echo 'make bench   the benchmarks'
+	@echo 'make fuzz    random hypercalls: SEED=1 CALLS=1000000'
 	@echo 'make cost    what paravirt_ops cost on bare metal, into docs/cost.md'
 	@echo 'make clean   remove what was built; distclean: and what was installed and fetched'
 
@@ -54,6 +55,12 @@ bench: .venv/dev.stamp
 cost: .venv/dev.stamp
 	@$(BUILD)
 	$(BIN)/python -m benchmarks.cost
+
+SEED ?= 1
+CALLS ?= 1000000
+fuzz: .venv/dev.stamp
+	@$(BUILD)
+	$(BIN)/python -m tests.xenfuzz --seed $(SEED) --calls $(CALLS)
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -94,15 +94,15 @@ class HostRecord(_Part):
 class Record(_Part):
     """One run."""
 
-    schema_version: int = Field(SCHEMA, alias="schema")
-    kernel: Text
+    schema_version: int = Field(SCHEMA, alias="schema", description="version of this layout")
+    kernel: Text = Field(description="its file")
     sha256: str = Field(description="of the kernel's file")
-    backend: str
+    backend: str = Field(description="that was chosen")
     engine: EngineRecord | None = Field(description="null if the run ended before there was a machine")
     outcome: OutcomeRecord
-    exit_code: int
-    instructions: int
-    virtual_ns: int
+    exit_code: int = Field(description="of the command")
+    instructions: int = Field(description="run by the guest; each round of a REP is one")
+    virtual_ns: int = Field(description="virtual time: 1 ns an instruction, charges for exits, and idle time")
     counts: Counts
     steps: tuple[StepRecord, ...]
     marks: tuple[MarkRecord, ...] = Field((), description="where the output matched --mark; at most 10000")

@@ -45,7 +45,7 @@ def test_every_option_in_the_readme_exists() -> None:
     help_text = "".join(
         subprocess.run([sys.executable, "-m", "paravirt.cli", command, "--help"], check=True, text=True, timeout=60,
                        capture_output=True, env={"PYTHONPATH": ":".join(sys.path), "COLUMNS": "200"}).stdout
-        for command in ("boot", "ops", "inspect", "plugins"))
+        for command in ("boot", "ops", "inspect", "plugins", "compare"))
     options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
     assert options and not {option for option in options if option not in help_text}
 

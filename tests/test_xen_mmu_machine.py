@@ -18,10 +18,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from paravirt_xen.platform import errors
 from paravirt_xen.platform.entries import modify_l1
-from paravirt_xen.platform.frames import TYPE, WRITABLE
+from paravirt_xen.platform.frames import PINNED, TYPE, WRITABLE
 from paravirt_xen.platform.memory import memory_op
 from paravirt_xen.platform.mmu import mmu_update, update_va_mapping
-from paravirt_xen.platform.mmuext import mmuext_op
+from paravirt_xen.platform.mmuext import mmuext_op, new_base
 from paravirt_xen.platform.ptwrite import Refused, Target
 from tests.xenaudit import audit
 from tests.xenmemory import BASE_VA, FRAMES, FakeDomain
@@ -75,6 +75,32 @@ class Calls(RuleBasedStateMachine):
         for slot in range(4):
             self.memory(table, slot, others[slot % len(others)], flags)
 
+    @rule(numbers=st.permutations(range(PLAYERS)), pins=st.integers(0, 3), slot=st.integers(0, 2))
+    def another_space(self, numbers: list[int], pins: int, slot: int) -> None:
+        """An address space as a kernel makes one: the first one's tables, and some of its own."""
+        l3, top, l2, l1 = (self.mfns[number] for number in numbers[:4])
+        base, domain = self.domain.base, self.domain
+        if any(domain.frames.counts[mfn] or not domain.frames.owned(mfn) for mfn in (l3, top, l2, l1)):
+            return
+        for number in range(4):
+            domain.poke(l3, number, (base.l2s[number] if number < 3 else top) << 12 | 1)
+            domain.poke(top, number, domain.entry(base.l2s[3], number))
+        domain.poke(l3, slot, l2 << 12 | 1)
+        domain.poke(l2, 5, l1 << 12 | 0x67)
+        domain.poke(l1, 7, self.mfns[numbers[4]] << 12 | 0x63)
+        for mfn, level in ((l1, 0), (l2, 1), (l3, 2))[3 - pins :]:
+            self.mmuext(level, mfn)
+
+    @rule(number=players, command=st.sampled_from([4, 4, 4, 5]))
+    def unpin_or_run(self, number: int, command: int) -> None:
+        """Take a pin away, or run on an address space of those that are there."""
+        frames = self.domain.frames
+        pinned = [mfn for mfn in self.mfns if frames.owned(mfn) and frames.info[mfn] & PINNED]
+        if command == 5:
+            pinned = [mfn for mfn in pinned if frames.is_table(mfn, 3)]
+        if pinned:
+            self.mmuext(command, pinned[number % len(pinned)])
+
     @rule(table=players, slot=slots, frame=frames, flags=flags, command=st.sampled_from([0, 0, 0, 2, 3, 4, 1]),
           owner=st.sampled_from([SELF, SELF, SELF, IO, 0, 5, 2 << 16 | SELF, 1 << 16 | SELF]))
     def mmu_update(self, table: int, slot: int, frame: int | str, flags: int, command: int, owner: int) -> None:
@@ -101,7 +127,10 @@ class Calls(RuleBasedStateMachine):
     @rule(command=st.sampled_from([0, 1, 2, 3, 4, 4, 5, 6, 7, 10, 12, 15, 16, 17, 19, 21]), frame=frames, other=players)
     def mmuext_op(self, command: int, frame: int | str, other: int) -> None:
         second = self.mfn(other)
-        self.domain.write(REQUESTS, struct.pack("<III", command, self.mfn(frame) & 0xFFFFFFFF, second))
+        self.mmuext(command, self.mfn(frame) & 0xFFFFFFFF, second)
+
+    def mmuext(self, command: int, first: int, second: int = 0) -> None:
+        self.domain.write(REQUESTS, struct.pack("<III", command, first, second))
         self.call(mmuext_op, REQUESTS, 1, 0, SELF)
 
     @rule(frame=frames, command=st.sampled_from([0, 1, 6]))
@@ -113,11 +142,18 @@ class Calls(RuleBasedStateMachine):
                 self.mfns[new % PLAYERS] = new
 
     def call(self, handler: object, *arguments: int) -> None:
+        """Make a call, then run on the first tables again if what it is passed is no longer mapped."""
         try:
             answer = handler(self.domain, *arguments)  # type: ignore[operator]
         except errors.HypercallError as error:
             answer = -error.errno
         assert answer in ANSWERS, answer
+        try:
+            self.domain.machine_address(REQUESTS, 3)
+        except errors.HypercallError:
+            assert not new_base(self.domain, self.domain.base.l3)
+            assert not modify_l1(self.domain.frames, (self.domain.base.l1s[0] << 9) + 0x40,
+                                 self.domain.p2m[0x40] << 12 | 0x63)
 
     @invariant()
     def frames_are_as_the_tables_say(self) -> None:

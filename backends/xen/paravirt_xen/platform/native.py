@@ -6,6 +6,8 @@ Ref: xen.h (struct xen, field by field).
 from __future__ import annotations
 
 import ctypes
+import struct
+from collections.abc import Iterable
 from pathlib import Path
 
 from paravirt.api import PlatformCode
@@ -16,6 +18,7 @@ from paravirt_xen.platform.ldt import LDT_WINDOW
 from paravirt_xen.platform.traps import Gate
 
 LIBRARY = Path(__file__).resolve().parent.parent / "platform.so"
+GATE = struct.Struct("<IHBB")
 U32, U64, POINTER = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_void_p
 
 
@@ -24,8 +27,10 @@ class NativeGate(ctypes.Structure):
 
     _fields_ = (("eip", U32), ("cs", ctypes.c_uint16), ("dpl", ctypes.c_uint8), ("masks", ctypes.c_uint8))
 
-    def copy(self, gate: Gate) -> None:
-        self.eip, self.cs, self.dpl, self.masks = gate.eip, gate.cs, gate.dpl, gate.masks
+
+def pack_gates(gates: Iterable[Gate]) -> bytes:
+    """An array of ``struct gate``: as a whole, since a guest may call set_trap_table in a loop."""
+    return b"".join(GATE.pack(gate.eip, gate.cs, gate.dpl, gate.masks) for gate in gates)
 
 
 class NativeRecipe(ctypes.Structure):
@@ -83,10 +88,10 @@ def attach_native(domain: Domain) -> NativeXen | None:
     settle, machine = code.function("xen_settle", None, POINTER), ctypes.addressof(code.record)
     domain.machine.engine.on_stop = lambda: settle(machine)
 
+    table = memoryview(state).cast("B")[NativeXen.gates.offset :][: 257 * GATE.size]  # and `event` behind it
+
     def copy() -> None:
-        for native, gate in zip(state.gates, traps.gates, strict=True):
-            native.copy(gate)
-        state.event.copy(traps.event)
+        table[:] = pack_gates([*traps.gates, traps.event])
         state.frames.assists = domain.vm_assist
         state.iopl_shown = traps.iopl if domain.assist(abi.VMASST_ARCHITECTURAL_IOPL) else 0
         copy_stack()
