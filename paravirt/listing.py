@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TextIO
 
@@ -18,8 +19,9 @@ from paravirt.console import Console
 from paravirt.errors import ImageError, ParavirtError, PluginError, printable
 from paravirt.forms import OpTable
 from paravirt.guest import Guest, KernelInfo
-from paravirt.hookspecs.tables import TABLES
-from paravirt.image import BzImage, load_image
+from paravirt.hookspecs.tables import DATA_WORDS, TABLES
+from paravirt.image import BzImage, ElfImage, load_image
+from paravirt.image.linux_ops import filled, linux_sites, linux_tables
 from paravirt.image.notes import xen_notes
 from paravirt.install import place
 from paravirt.machine.core import Machine
@@ -90,6 +92,8 @@ def inspect_kernel(path: Path, plugins_file: Path | None) -> None:
             _row(facts, f"Xen {name}", hex(value) if isinstance(value, int) else value)
         if info.note is not None:
             _note(facts, info)
+        else:
+            _linux(facts, image)
     terminal.print(facts)
     verdicts = _table("backend", "answer", "reason")
     for name, backend in plugins.backends.items():
@@ -112,6 +116,36 @@ def _note(facts: Table, info: KernelInfo) -> None:
         name = TABLES["paravirt_ops"].words[site.type]
         by_op[name] = by_op.get(name, 0) + 1
     _row(facts, "call sites", f"{len(info.call_sites)}: " + ", ".join(f"{name} {n}" for name, n in by_op.items()))
+
+
+def _linux(facts: Table, image: ElfImage) -> None:
+    """The op tables that a Linux kernel brings, and the call sites that it recorded."""
+    try:
+        tables = linux_tables(image)
+        sites = linux_sites(image, tables) if tables is not None else ()
+    except ImageError as error:
+        _row(facts, "Linux op tables", f"cannot be read: {error}")
+        return
+    if tables is None:
+        return
+    full = sum(filled(image, slot) for slot in tables.slots)
+    _row(facts, "Linux op tables", f"layout of {tables.version}, {', '.join(sorted(tables.features)) or 'no PAE'}: "
+                                   f"{len(tables.slots)} words, {full} filled")
+    for table in dict.fromkeys(slot.table for slot in tables.slots):
+        own = [slot for slot in tables.slots if slot.table == table]
+        empty = ", ".join(slot.word.name for slot in own if not filled(image, slot))
+        _row(facts, table, f"{own[0].address:#x}, types {own[0].type} to {own[-1].type}"
+                           + (f", empty: {empty}" if empty else ""))
+    new = [slot.word.name for slot in tables.slots if not slot.word.op and slot.word.name not in DATA_WORDS]
+    if new:
+        _row(facts, "not in 2.6.23", ", ".join(new))
+    names = {slot.type: slot.word.name for slot in tables.slots}
+    by_name = Counter(names.get(site.type, f"type {site.type}") for site in sites)
+    if sites:
+        _row(facts, "call sites", f"{len(sites)}: " + ", ".join(f"{name} {n}" for name, n in by_name.items()))
+        kinds = Counter((site.length, site.clobbers) for site in sites)
+        _row(facts, "their forms", ", ".join(f"{n} of {length} bytes, clobbers {clobbers}"
+                                             for (length, clobbers), n in kinds.most_common(8)))
 
 
 def op_listing(name: str, kernel: Path | None, plugins_file: Path | None) -> None:
