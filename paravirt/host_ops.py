@@ -8,15 +8,18 @@ Ref: gcc's regparm(3) for i386: EAX, EDX, ECX, then the stack; 64-bit results in
 
 from __future__ import annotations
 
+import operator
+import struct
 from collections.abc import Callable, Sequence
 
 from paravirt.errors import BackendError, GuestFault
 from paravirt.hookspecs import OpInfo
 from paravirt.hookspecs.types import Location, carry
 from paravirt.machine.core import Machine
-from paravirt.machine.layout import EAX, ECX, EDX
+from paravirt.machine.layout import EAX, ECX, EDX, ESP
 
 WORD = 0xFFFFFFFF
+RETURN_BYTES = 4  # the return address, below the arguments on the stack
 STUB_CALL_BYTES = 2  # int 0x83; what follows is the stub's ret
 
 
@@ -28,15 +31,35 @@ class HostOp:
         self.locations: Sequence[Sequence[Location]] = carry(info.params)
         self.signed = [param.type.signed for param in info.params]
 
-    def plain_registers(self) -> list[tuple[int, int]] | None:
-        """Registers of each argument's low and high word (-1: it has none), if all are unsigned and in registers."""
-        found = []
-        for words, signed in zip(self.locations, self.signed, strict=True):
-            registers = [word.register for word in words if word.register is not None]
-            if signed or len(registers) < len(words):
-                return None
-            found.append((registers[0], registers[1] if len(registers) > 1 else -1))
-        return found
+    def plain_registers(self) -> list[tuple[int, int]]:
+        """Registers of the low and high word (-1: it has none) of each argument that is in registers."""
+        words = [[word.register for word in words if word.register is not None] for words in self.locations]
+        return [(each[0], each[1] if len(each) > 1 else -1) for each in words if each]
+
+    def stack_form(self) -> str:
+        """What `struct` calls the arguments that are on the stack, which are the last ones."""
+        return "".join("IQ"[len(words) - 1] for words in self.locations if words[0].register is None)
+
+
+def from_registers(places: Sequence[tuple[int, int]], words: memoryview) -> Callable[[], Sequence[int]]:
+    """What reads arguments out of registers, each in a low and a high one (-1: none), from the registers' halves.
+
+    The common shapes are spelt out: this is most of what a call of Python costs.
+    """
+    low = [2 * register for register, _ in places]
+    high = [2 * register for _, register in places]
+    if not places:
+        return lambda: ()
+    if len(places) == 1 and high[0] < 0:
+        only = low[0]
+        return lambda: (words[only],)
+    if len(places) == 1:
+        first, second = low[0], high[0]
+        return lambda: (words[first] | words[second] << 32,)
+    if all(each < 0 for each in high):
+        pick = operator.itemgetter(*low)
+        return lambda: pick(words)
+    return lambda: [words[a] if b < 0 else words[a] | words[b] << 32 for a, b in zip(low, high, strict=True)]
 
 
 class HostOps:
@@ -48,18 +71,22 @@ class HostOps:
         self.calls = [0] * len(ops)
 
     def entry(self, number: int, op: HostOp) -> Callable[[], None]:
-        """What the op's stub calls. The common case, words in registers and out, has nothing to decide."""
-        registers = op.plain_registers()
-        if registers is None or op.blocking or op.info.jumped:
+        """What the op's stub calls. The common case, unsigned arguments of a leaf, has nothing to decide."""
+        if any(op.signed) or op.blocking or op.info.jumped:
             return lambda: self.run(number, op)
-        quads, calls, result_words = self._vcpu.state.quads, self.calls, op.info.result_words
+        state = self._vcpu.state
+        words, quads = state.words, state.quads
+        in_registers, on_stack = from_registers(op.plain_registers(), words), struct.Struct("<" + op.stack_form())
+        calls, result_words = self.calls, op.info.result_words
+        read, unpack, size = self._vcpu.read, on_stack.unpack, on_stack.size
 
         def leaf() -> None:
             calls[number] += 1
             try:
-                result = op.function(*[
-                    quads[low] & WORD if high < 0 else quads[low] & WORD | (quads[high] & WORD) << 32
-                    for low, high in registers])
+                if size:
+                    result = op.function(*in_registers(), *unpack(read(words[2 * ESP] + RETURN_BYTES, size)))
+                else:
+                    result = op.function(*in_registers())
             except Exception as error:
                 self._failed(op, error)
                 return

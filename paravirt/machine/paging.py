@@ -21,6 +21,7 @@ PRESENT, WRITE, USER, ACCESSED, DIRTY, LARGE = 1, 2, 4, 0x20, 0x40, 0x80
 NX = 1 << 63
 PF_PRESENT, PF_WRITE, PF_USER = 1, 2, 4
 PAGE_FAULT = 14
+PAGE_BYTES = 4096
 PAE_SHIFTS: tuple[int, ...] = (30, 21, 12)
 SHIFTS: tuple[int, ...] = (22, 12)
 _FRAME = 0x0000_000F_FFFF_F000  # 36-bit physical addresses
@@ -106,8 +107,13 @@ def translate(ram: Ram, tables: Tables, va: int, *, write: bool = False, user: b
     :raises GuestFault: vector 14 with the architectural error code and CR2.
     """
     va &= 0xFFFFFFFF
-    if not tables.cr0 & CR0_PG:
+    cr0, cr3, cr4 = tables
+    if not cr0 & CR0_PG:
         return va
+    if cr4 & CR4_PAE and not user:
+        physical = _used_before(ram, cr0, cr3, va, write)
+        if physical is not None:
+            return physical
     leaf = lookup(ram, tables, va)
     error = (PF_WRITE if write else 0) | (PF_USER if user else 0)
     if leaf is None:
@@ -124,6 +130,26 @@ def translate(ram: Ram, tables: Tables, va: int, *, write: bool = False, user: b
         if wanted != value:
             (ram.write_u64 if width == 8 else ram.write_u32)(address, wanted)
     return leaf.physical
+
+
+def _used_before(ram: Ram, cr0: int, cr3: int, va: int, write: bool) -> int | None:
+    """Physical address of `va` with PAE tables, for a supervisor's access that is allowed and that the CPU has made
+    before: accessed and dirty bits are set. None: it is to be looked at closely. (The hot path of host functions.)"""
+    quads = ram.quads
+    try:
+        pdpte = quads[(cr3 & 0xFFFFFFE0) + (va >> 27 & 0x18) >> 3]
+        pde = quads[(pdpte & _FRAME) + (va >> 18 & 0xFF8) >> 3]
+        pte = pde if pde & LARGE else quads[(pde & _FRAME) + (va >> 9 & 0xFF8) >> 3]
+    except IndexError:
+        return None
+    rights = pde & pte
+    if not pdpte & PRESENT or rights & (PRESENT | ACCESSED) != PRESENT | ACCESSED:
+        return None
+    if write and (not pte & DIRTY or (cr0 & CR0_WP and not rights & WRITE)):
+        return None
+    if pde & LARGE:
+        return pde & _FRAME & ~0x1FFFFF | va & 0x1FFFFF
+    return pte & _FRAME | va & 0xFFF
 
 
 class Mapping(NamedTuple):

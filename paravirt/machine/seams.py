@@ -29,7 +29,7 @@ from typing import Any
 from paravirt.machine import accel, layout
 from paravirt.machine.library import Library, Pointer, const, x86
 from paravirt.machine.paging import CR0_PG
-from paravirt.machine.ram import Ram
+from paravirt.machine.ram import PAGE, Ram
 from paravirt.machine.state import ContextState, CpuState, LiveState
 
 TRANSLATION_BUFFER = 128 << 20
@@ -46,7 +46,7 @@ class Seams:
         self.missing: dict[str, str] = dict.fromkeys(disabled, "switched off")
         self.live = self._live_state()
         self.state: CpuState = self.live or ContextState(library, uc)
-        self._alive: object = None
+        self._alive: Any = None
         self.accelerator = self._accelerator()
         steps = {"clock": self._clock, "inline": self._inline, "delivery": self._delivery, "exits": self._exits,
                  "stores": self._stores, "regions": self._regions, "msrs": self._msrs, "platform": self._platform}
@@ -138,7 +138,13 @@ class Seams:
         flush = library.internal("tlb_flush", None, Pointer)
         page = library.internal("tlb_flush_page", None, Pointer, ctypes.c_uint64)
         invalidate = library.internal("tb_invalidate_phys_range", None, Pointer, ctypes.c_uint64, ctypes.c_uint64)
-        return lambda: flush(cpu), lambda va: page(cpu, va), lambda start, end: invalidate(handle, start, end)
+        executed = memoryview(self._alive).cast("B") if self._alive is not None else None
+
+        def forget_code(start: int, end: int) -> None:
+            if executed is None or end - start > PAGE or executed[start // PAGE] or executed[(end - 1) // PAGE]:
+                invalidate(handle, start, end)
+
+        return lambda: flush(cpu), lambda va: page(cpu, va), forget_code
 
     def _flush_all(self) -> None:
         self._uc.ctl(const.UC_CTL_TLB_FLUSH, const.UC_CTL_IO_WRITE)

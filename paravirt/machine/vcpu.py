@@ -162,6 +162,8 @@ class Vcpu:
 
     def read(self, va: int, length: int, *, user: bool = False) -> bytes:
         """`length` bytes at a virtual address; nothing is returned if any of them faults."""
+        if 0 < length <= 4096 - (va & 4095):
+            return self.ram.read(self.translate(va, user=user), length)
         parts = []
         while length:
             span = min(length, 4096 - (va & 4095))
@@ -171,6 +173,9 @@ class Vcpu:
 
     def write(self, va: int, data: bytes, *, user: bool = False) -> None:
         """Store `data` at a virtual address; nothing is stored if any byte of it faults."""
+        if 0 < len(data) <= 4096 - (va & 4095):
+            self.ram.write(self.translate(va, write=True, user=user), data)
+            return
         pieces = []
         start = 0
         while start < len(data):
@@ -188,6 +193,9 @@ class Vcpu:
 
     def write_u32(self, va: int, value: int) -> None:
         self.write(va, (value & 0xFFFFFFFF).to_bytes(4, "little"))
+
+    def write_u64(self, va: int, value: int) -> None:
+        self.write(va, (value & 0xFFFFFFFFFFFFFFFF).to_bytes(8, "little"))
 
     def read_cstring(self, va: int, limit: int = 4096) -> bytes:
         """Bytes up to a NUL, at most `limit` of them."""
