@@ -12,7 +12,7 @@
 #include "machine.h"
 
 enum { GATE_VECTOR = 0x83, STUB_BYTES = 8, VECTOR_BP = 3, VECTOR_OF = 4, VECTOR_UD = 6, VECTOR_TS = 10, VECTOR_GP = 13 };
-enum { ERROR_EXT = 1 };
+enum { ERROR_EXT = 1, USER_RING = 3 };
 
 static int delivered_here(const struct machine *m, uint32_t vector)
 {
@@ -75,9 +75,11 @@ void pv_intr(void *uc, uint32_t vector, struct machine *m)
 	if (m->external && vector >= VECTOR_TS && vector <= VECTOR_GP)
 		ENV32(m, ENV_ERROR_CODE) |= ERROR_EXT;
 	m->external = 0;
-	if (vector == GATE_VECTOR && is_int && eip > m->gate_start && eip <= m->gate_end) {
+	if (vector == GATE_VECTOR && is_int && eip > m->gate_start && eip <= m->gate_end
+	    && (ENV32(m, ENV_HFLAGS) & HFLAGS_CPL) != USER_RING) {
 		ENV32(m, ENV_OLD_EXCEPTION) = (uint32_t)-1;
-		pv_spend(m, m->gate_ns);
+		if (eip < m->gate_free)
+			pv_spend(m, m->gate_ns);
 		m->gate((uint32_t)(eip - m->gate_start) / STUB_BYTES);
 		return;
 	}
@@ -118,8 +120,14 @@ int pv_exec_interrupt(void *cpu, int request)
 	if (!(request & INTERRUPT_HARD))
 		return m->exec_interrupt(cpu, request);
 	const struct platform *p = m->platform;
-	if (ENV32(m, ENV_HFLAGS) & HFLAGS_SHADOW)
+	if (ENV32(m, ENV_HFLAGS) & HFLAGS_SHADOW) {
+		/* The shadow is one instruction long, and the block with it goes on without coming back here. */
+		if (*m->budget > 1) {
+			m->end -= *m->budget - 1;
+			*m->budget = 1;
+		}
 		return 0;
+	}
 	if (!(p && p->interruptible ? p->interruptible(m) : (flags(m) & EFLAGS_IF) != 0))
 		return 0;
 	*(uint32_t *)(m->cpu + CPU_INTERRUPT_REQUEST) &= ~(uint32_t)INTERRUPT_HARD;

@@ -63,6 +63,7 @@ struct machine {
 	uint64_t recent;		/* the last exceptions, a byte each, the newest lowest */
 	uint64_t native[4];		/* bit n: vector n is delivered by do_interrupt, Python is not asked */
 	uint64_t gate_start, gate_end;	/* EIPs of the gate page: int 0x83 there is a call of the host */
+	uint64_t gate_free;		/* from this EIP on it is an observer's, and costs the guest nothing */
 	uint64_t external;		/* what is being delivered is no INT n: a fault of it has EXT set */
 	uint64_t window;		/* out: the guest can take an interrupt (when acknowledge is NULL) */
 	int64_t exception_ns, rdtsc_ns, gate_ns;

@@ -56,7 +56,7 @@ class NativeMachine(ctypes.Structure):
         ("port_in", Pointer), ("port_out", Pointer),
         ("storm_at", ctypes.c_int64), ("storm", ctypes.c_uint64), ("storm_limit", ctypes.c_uint64),
         ("recent", ctypes.c_uint64), ("native", ctypes.c_uint64 * 4),
-        ("gate_start", ctypes.c_uint64), ("gate_end", ctypes.c_uint64),
+        ("gate_start", ctypes.c_uint64), ("gate_end", ctypes.c_uint64), ("gate_free", ctypes.c_uint64),
         ("external", ctypes.c_uint64), ("window", ctypes.c_uint64),
         ("exception_ns", ctypes.c_int64), ("rdtsc_ns", ctypes.c_int64), ("gate_ns", ctypes.c_int64),
         ("tsc_offset", ctypes.c_uint64), ("msrs", ctypes.c_uint64),

@@ -34,6 +34,7 @@ EXCEPTION_NS = 500
 RDTSC_NS = 50
 GATE_NS = 1000  # a call of the host costs time, or a hypercall would look cheaper than an instruction
 GATE_VECTOR, STUB_BYTES = 0x83, 8
+USER_RING = 3
 UD, GP = 6, 13
 SYSENTER_BYTES = 2
 
@@ -145,8 +146,10 @@ class Callbacks:
             words[layout.OLD_EXCEPTION] = 0xFFFFFFFF
             vector &= 0xFF
             eip = state.quads[layout.EIP]
-            if vector == GATE_VECTOR and words[layout.IS_INT] and self.gate_range[0] < eip <= self.gate_range[1]:
-                self._engine.charge(GATE_NS)
+            if (vector == GATE_VECTOR and words[layout.IS_INT] and self.gate_range[0] < eip <= self.gate_range[1]
+                    and words[layout.HFLAGS] & layout.HF_CPL != USER_RING):
+                if eip < self._record.gate_free:
+                    self._engine.charge(GATE_NS)
                 self.handlers.gate((eip - self.gate_range[0]) // STUB_BYTES)
                 state.store()
                 return

@@ -117,9 +117,10 @@ class Engine:
         self._halt = True
         self.stop()
 
-    def gate_page(self, start: int, end: int) -> None:
-        """EIPs at which ``int 0x83`` is a call of the host."""
+    def gate_page(self, start: int, end: int, free: int | None = None) -> None:
+        """EIPs at which ``int 0x83`` of a kernel is a call of the host. From `free` on it costs the guest no time."""
         self.record.gate_start, self.record.gate_end = start, end
+        self.record.gate_free = end if free is None else free
         self._callbacks.gate_range = (start, end)
 
     # ------------------------------------------------------------------ time
@@ -132,6 +133,10 @@ class Engine:
         """Let an exit cost time."""
         self.budget[0] -= ns
         self.clock[2] += ns
+
+    def refund(self, instructions: int) -> None:
+        """Take instructions back that the guest would not have run by itself, and their time."""
+        self.budget[0] += instructions
 
     def instructions(self) -> int:
         """Instructions run so far (each iteration of a REP is one). With the count clock an upper bound:
@@ -255,8 +260,7 @@ class Engine:
         if around[1] != HLT:
             return False
         self._hlt_hooks.add(at)
-        callback = self._callbacks.keep(CODE(lambda _uc, address, _size, _user: self._see_hlt(address)))
-        self._library.hook(self._handle, const.UC_HOOK_CODE, callback, None, begin=at, end=at)
+        self.code_hook(CODE(lambda _uc, address, _size, _user: self._see_hlt(address)), at, at)
         physical = self._text(at)
         assert physical is not None  # its byte was just read
         self.ram.on_write(physical, physical + 1)
@@ -276,7 +280,13 @@ class Engine:
         at = self._text(va)
         return -1 if at is None else self.ram.bytes[at]
 
-    # ------------------------------------------------------------------ counters
+    # ------------------------------------------------------------------ code hooks
+
+    def code_hook(self, callback: Any, begin: int, end: int, user: int | None = None) -> None:
+        """Have `callback` (a C function's address, or a `library.CODE`) called before each instruction that begins
+        at a virtual address from `begin` to `end`."""
+        kept = self._callbacks.keep(callback)
+        self._library.hook(self._handle, const.UC_HOOK_CODE, kept, user, begin=begin, end=end)
 
     def count_at(self, address: int) -> None:
         """Count how often the instruction at virtual `address` begins; see `counted`."""
@@ -290,9 +300,8 @@ class Engine:
             def count(_uc: int, _address: int, _size: int, _user: int) -> None:
                 counter.value += 1
 
-            callback = self._callbacks.keep(CODE(count))
-        self._library.hook(self._handle, const.UC_HOOK_CODE, callback, ctypes.addressof(counter),
-                           begin=address, end=address)
+            callback = CODE(count)
+        self.code_hook(callback, address, address, ctypes.addressof(counter))
 
     def count_modes(self) -> None:
         """Count instructions of user mode from now on; before the first `run`. Nothing without the block clock."""
