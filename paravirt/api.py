@@ -24,6 +24,7 @@ from paravirt.image import BzImage, ElfImage
 from paravirt.image.linux import BOOT_CS, BOOT_DS, E820, BootPlan, pc_e820, plan_linux
 from paravirt.image.notes import ParavirtNote, xen_notes
 from paravirt.link import Area, Linker
+from paravirt.linuxops.pages import StubPages, pc_stub_pages
 from paravirt.machine import cpuid, idt, layout
 from paravirt.machine.bus import Cancellable, Clock, IrqLine, MmioBus, PortBus
 from paravirt.machine.core import Machine
@@ -37,9 +38,9 @@ __all__ = [
     "BOOT_CS", "BOOT_DS", "E820", "NOP", "NULL", "PC_EXITS", "Answer", "Area", "Backend", "BackendError",
     "BackendOptions", "BootPlan", "BzImage", "Cancellable", "Clock", "ConfigError", "Console", "ElfImage", "End",
     "Exit", "ExitTable", "Guest", "GuestAddress", "GuestCode", "GuestExit", "GuestFault", "GuestObject", "ImageError",
-    "IrqLine",
-    "KernelFunction", "KernelInfo", "Kind", "Linker", "Machine", "MachineCode", "MmioBus", "OpTable", "Outcome",
-    "ParavirtError", "ParavirtNote", "PcBoard", "PlatformCode", "PluginError", "PortBus", "Segment", "Vcpu",
-    "Verdict", "attach_pc", "close_match", "cpuid", "crash", "enter_protected_mode", "hookimpl", "idt",
-    "kernel_function", "layout", "leaf", "machine_code", "native", "pc_board", "pc_e820", "plan_linux", "xen_notes",
+    "IrqLine", "KernelFunction", "KernelInfo", "Kind", "Linker", "Machine", "MachineCode", "MmioBus", "OpTable",
+    "Outcome", "ParavirtError", "ParavirtNote", "PcBoard", "PlatformCode", "PluginError", "PortBus", "Segment",
+    "StubPages", "Vcpu", "Verdict", "attach_pc", "close_match", "cpuid", "crash", "enter_protected_mode", "hookimpl",
+    "idt", "kernel_function", "layout", "leaf", "machine_code", "native", "pc_board", "pc_e820", "pc_stub_pages",
+    "plan_linux", "xen_notes",
 ]  # fmt: skip

@@ -57,9 +57,10 @@ class Slot:
         return self.form is None or self.wrapped
 
 
-def bind(manager: pluggy.PluginManager, backend: str, table: OpTable) -> dict[str, Slot]:
+def bind(manager: pluggy.PluginManager, backend: str, table: OpTable, *, whole: bool = True) -> dict[str, Slot]:
     """Bind `table`, which is registered here, and the wrappers that `manager` knows.
 
+    :param whole: every op must be there; else what is missing is left out of the result.
     :raises PluginError: naming all ops that are missing, doubled, misspelt, NULL where they may not be, or
         take arguments that the specification does not have.
     """
@@ -73,11 +74,11 @@ def bind(manager: pluggy.PluginManager, backend: str, table: OpTable) -> dict[st
         own = getattr(table, name, None)
         if problems and own is not None:
             implementations.append(own)
-        if not implementations:
+        if not implementations and whole:
             problems.append(f"{name}: no implementation")
         elif len(implementations) > 1:
             problems.append(f"{name}: {len(implementations)} implementations, {', '.join(map(where, implementations))}")
-        else:
+        elif implementations:
             slots[name] = slot = _slot(info, number, implementations[0])
             _check(slot, wrappers, problems)
             if wrappers and slot.kind != NULL_SLOT:

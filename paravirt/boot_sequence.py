@@ -21,6 +21,8 @@ from paravirt.guest import Guest, KernelInfo
 from paravirt.image import load_image
 from paravirt.install import install
 from paravirt.kernel import Kernel
+from paravirt.linuxops.install import serve_linux
+from paravirt.linuxops.panic import watch_panic
 from paravirt.machine.core import Machine
 from paravirt.machine.outcome import GuestExit
 from paravirt.ops import Ops
@@ -56,7 +58,7 @@ def boot(kernel: Path | str | None = None, options: BootOptions | None = None, c
         info = KernelInfo.of(load_image(path))
     with steps.hook("paravirt_probe", "every backend"):
         backend, _ = plugins.select(options.backend, info)
-        model = plugins.options(backend, options.options)
+        model, assign = plugins.options(backend, options.options), plugins.assigned(backend, options.options)
 
     with Machine(options.memory, options.disabled(), plugins.reserved_memory(options.memory)) as machine:
         epoch = int(time.time()) if options.rtc_now else DEFAULT_EPOCH
@@ -70,6 +72,8 @@ def boot(kernel: Path | str | None = None, options: BootOptions | None = None, c
             run.call(hook.paravirt_build_guest, guest=guest)
             if info.note is not None:
                 install_ops(plugins, guest, run)
+            serve_linux(plugins, guest, run, assign)
+            watch_panic(guest)
             run.call(hook.paravirt_machine_ready, guest=guest)
             # run: until the guest, the user or an error ends it
             run.to_the_end()
@@ -144,4 +148,4 @@ def install_ops(plugins: Plugins, guest: Guest, run: Run) -> None:
     if run.tracer is not None:
         run.tracer.watch_ops(ops)
     run.body = lambda: calls.run(lambda: start_kernel(ops, kernel))
-    run.kernel = kernel
+    run.kernel, run.op_counts = kernel, ops.counts

@@ -111,6 +111,8 @@ def boot(
     engine: Annotated[str, typer.Option(help="auto, or portable: public Unicorn interface only")] = "auto",
     no_accel: Annotated[list[str] | None, typer.Option(metavar="NAME", help="leave one speed-up out")] = None,
     count_ops: Annotated[bool, typer.Option("--count-ops", help="count every op, inlined ones too")] = False,
+    trace_ops: Annotated[Path | None, typer.Option(
+        metavar="FILE", help="write a line for each op that a real Linux calls")] = None,
     noreplace: Annotated[bool, typer.Option("--noreplace-paravirt", help="patch no call sites")] = False,
     until: Annotated[str | None, typer.Option(metavar="STEP", help="stop after a step of the boot")] = None,
     until_output: Annotated[str | None, typer.Option(metavar="REGEX", help="stop when the output matches")] = None,
@@ -140,7 +142,7 @@ def boot(
 
     raise typer.Exit(boot_command(Request(
         kernel, backend, tuple(option or ()), initrd, append, memory, vcpus, engine, tuple(no_accel or ()), count_ops,
-        noreplace, until, until_output, mark, sample,
+        trace_ops, noreplace, until, until_output, mark, sample,
         timeout, max_instructions, idle_limit, realtime, rtc, console, json_file,
         trace, trace_limit, stats, screen, quiet, plugins)))
 

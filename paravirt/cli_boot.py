@@ -46,6 +46,7 @@ class Request(NamedTuple):
     engine: str
     no_accel: tuple[str, ...]
     count_ops: bool
+    trace_ops: Path | None
     noreplace: bool
     until: str | None
     until_output: str | None
@@ -138,8 +139,9 @@ def boot_options(request: Request) -> BootOptions:
         backend=request.backend, memory=parse_memory(request.memory), append=request.append,
         initrd=read_file(request.initrd, "initrd") if request.initrd is not None else None,
         options=parse_options(request.options), engine=request.engine, no_accel=request.no_accel,
-        count_ops=request.count_ops, replace_paravirt=not request.noreplace, until=request.until,
-        timeout=request.timeout, max_instructions=request.max_instructions, idle_limit=request.idle_limit,
+        count_ops=request.count_ops, trace_ops=request.trace_ops, replace_paravirt=not request.noreplace,
+        until=request.until, timeout=request.timeout, max_instructions=request.max_instructions,
+        idle_limit=request.idle_limit,
         hash_state=request.json_file is not None or request.stats,
         realtime=os.isatty(0) if request.realtime is None else request.realtime, rtc_now=request.rtc == "now",
         plugins_file=request.plugins, mark=expression("--mark", request.mark),

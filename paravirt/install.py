@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from paravirt.binding import NULL_SLOT, Slot, where
@@ -17,12 +17,13 @@ from paravirt.counters import OpCounters
 from paravirt.errors import PluginError
 from paravirt.forms import GuestAddress, GuestCode, KernelFunction, MachineCode, OpTable, leaves_of
 from paravirt.guest import Guest
-from paravirt.hookspecs import OpInfo, Param
+from paravirt.hookspecs import OpInfo, Param, op_infos
 from paravirt.hookspecs.tables import DATA_WORDS, TABLES
 from paravirt.hookspecs.types import ArgType
 from paravirt.host_ops import HostOp
 from paravirt.image.elf import ElfImage
 from paravirt.image.notes import ParavirtNote
+from paravirt.image.symbols import SymbolTable
 from paravirt.link import Area, LinkedCode, Linker
 from paravirt.ops import Ops
 from paravirt.steps import Steps
@@ -44,17 +45,26 @@ def install(guest: Guest, backend: str, table: OpTable, slots: Mapping[str, Slot
     placed = place(guest, backend, table, slots)
     for address, data in placed.writes:
         guest.write_image(address, data)
-    host_ops = [_host_op(slot) for slot in slots.values()]
-    calls = Calls(guest.machine, note.gate_page, [*host_ops, *_leaf_ops(table)])
     counters = OpCounters(guest.machine.engine, enabled=count_ops)
     counters.watch(slots)
-    ops = Ops(slots, calls, steps, counters)
+    ops, calls = connect_gate(guest, note.gate_page, table, slots, counters, steps)
     ops.linked = placed.linked
     ops.write_slot = lambda name, address: _write_slot(guest, note, name, address)
-    for host_op, slot in zip(host_ops, slots.values(), strict=True):
+    return ops, calls
+
+
+def connect_gate(guest: Guest, gate_page: int, table: OpTable | None, slots: Mapping[str, Slot], counters: OpCounters,
+                 steps: Steps) -> tuple[Ops, Calls]:
+    """Let the stubs of the gate page call the host functions among `slots`, and the leaves of `table`."""
+    host_ops: list[HostOp | None] = [None] * len(op_infos())
+    for slot in slots.values():
+        host_ops[slot.number] = _host_op(slot)
+    calls = Calls(guest.machine, gate_page, [*host_ops, *(_leaf_ops(table) if table is not None else ())])
+    guest.ops = ops = Ops(slots, calls, steps, counters)
+    for slot in slots.values():
+        host_op = host_ops[slot.number]
         if host_op is not None and slot.wrapped:
             host_op.function = lambda *values, slot=slot: ops.call_function(slot, values)
-    guest.ops = ops
     return ops, calls
 
 
@@ -73,16 +83,15 @@ def place(guest: Guest, backend: str, table: OpTable, slots: Mapping[str, Slot])
     note, image = guest.kernel.note, guest.kernel.image
     assert note is not None and isinstance(image, ElfImage)
     problems: list[str] = []
-    stubs = {f"{GATE_PREFIX}{name}": slot.number for name, slot in slots.items()}
-    stubs |= {f"{LEAF_PREFIX}{name}": len(slots) + index for index, (name, _) in enumerate(leaves_of(table))}
-    linker = _linker(guest, note, stubs)
+    linker = Linker(Area(note.code, PAGE * note.code_pages, "code"), Area(note.data, PAGE * note.data_pages, "data"),
+                    resolver(guest.kernel.symbols, note.gate_page, table, slots))
     linked = LinkedCode()
-    _place(guest, linker, slots, problems)
+    place_code(guest.kernel.symbols, linker, slots, problems)
     name = linker.place(table.name.encode() + b"\0", writable=True)
     try:
         linked = linker.finish()
-        _resolve(note, slots, linked, problems)
-        writes = [*linked.writes, (note.gate_page, Calls.page(len(stubs)))]
+        resolve_code(note.gate_page, slots, linked, problems)
+        writes = [*linked.writes, (note.gate_page, Calls.page(len(op_infos()) + len(leaves_of(table))))]
         writes += _fixups(image, note, linked)
     except PluginError as error:
         problems.append(str(error))
@@ -117,16 +126,21 @@ def _write_slot(guest: Guest, note: ParavirtNote, name: str, address: int) -> No
             guest.machine.vcpu.write_u32(getattr(note, layout.name) + 4 * layout.words.index(name), address)
 
 
-def _linker(guest: Guest, note: ParavirtNote, stubs: Mapping[str, int]) -> Linker:
+def resolver(symbols: SymbolTable, gate_page: int, table: OpTable,
+             slots: Mapping[str, Slot]) -> Callable[[str], int | None]:
+    """What a linker asks for symbols that an object lacks: stubs of host functions and leaves, then the kernel's."""
+    stubs = {f"{GATE_PREFIX}{name}": slot.number for name, slot in slots.items()}
+    stubs |= {f"{LEAF_PREFIX}{name}": len(op_infos()) + index for index, (name, _) in enumerate(leaves_of(table))}
+
     def resolve(symbol: str) -> int | None:
         number = stubs.get(symbol)
-        return Calls.stub_at(note.gate_page, number) if number is not None else guest.kernel.symbols.address(symbol)
+        return Calls.stub_at(gate_page, number) if number is not None else symbols.address(symbol)
 
-    return Linker(Area(note.code, PAGE * note.code_pages, "code"), Area(note.data, PAGE * note.data_pages, "data"),
-                  resolve)
+    return resolve
 
 
-def _place(guest: Guest, linker: Linker, slots: Mapping[str, Slot], problems: list[str]) -> None:
+def place_code(symbols: SymbolTable, linker: Linker, slots: Mapping[str, Slot], problems: list[str]) -> None:
+    """Give the linker all guest code of `slots`, and look up the kernel's functions."""
     for path in sorted({slot.form.object for slot in slots.values() if isinstance(slot.form, GuestCode)}):
         try:
             linker.add(path)
@@ -138,13 +152,14 @@ def _place(guest: Guest, linker: Linker, slots: Mapping[str, Slot], problems: li
             slot.address = linker.place(slot.form.code + RET, align=4)
             slot.inline = slot.form.code
         elif isinstance(slot.form, KernelFunction):
-            address = guest.kernel.symbols.address(slot.form.symbol)
+            address = symbols.address(slot.form.symbol)
             if address is None:
                 problems.append(f"{name}: the kernel has no function {slot.form.symbol}")
             slot.address = address or 0
 
 
-def _resolve(note: ParavirtNote, slots: Mapping[str, Slot], linked: LinkedCode, problems: list[str]) -> None:
+def resolve_code(gate_page: int, slots: Mapping[str, Slot], linked: LinkedCode, problems: list[str]) -> None:
+    """Fill in where the linked code of `slots` lies, and the stubs of host functions."""
     for name, slot in slots.items():
         form = slot.form
         if isinstance(form, GuestCode):
@@ -156,7 +171,7 @@ def _resolve(note: ParavirtNote, slots: Mapping[str, Slot], linked: LinkedCode, 
         elif isinstance(form, GuestAddress):
             slot.address = form.address
         elif form is None:
-            slot.address = Calls.stub_at(note.gate_page, slot.number)
+            slot.address = Calls.stub_at(gate_page, slot.number)
 
 
 def _tables(note: ParavirtNote, table: OpTable, slots: Mapping[str, Slot], name: int) -> list[tuple[int, bytes]]:

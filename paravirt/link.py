@@ -94,8 +94,11 @@ class Linker:
     def problem(self, text: str) -> None:
         self._problems.append(text)
 
-    def external(self, path: Path, name: str) -> int:
+    def external(self, path: Path, name: str, *, weak: bool = False) -> int:
+        """Address of a symbol that no object defines; a weak one may be missing, and is 0 then."""
         address = self._resolve(name)
+        if address is None and weak:
+            return 0
         if address is None:
             self.problem(f"{path.name}: symbol {name} is neither in the object nor in the kernel")
             return 0
@@ -168,7 +171,7 @@ class _Object:
         symbol = self._symbols[index]
         where = symbol["st_shndx"]
         if where == "SHN_UNDEF":
-            return self._linker.external(self._path, symbol.name)
+            return self._linker.external(self._path, symbol.name, weak=symbol["st_info"]["bind"] == "STB_WEAK")
         if where == "SHN_ABS":
             return int(symbol["st_value"])
         return self._base.get(where, 0) + int(symbol["st_value"])

@@ -295,7 +295,8 @@ FN native_pmd_clear
 	OP native_iret, "iret"
 	FIXUP native_iret, iret_exc
 
-/* Local APIC: the kernel maps its page at the address that apic_page holds. */
+/* Local APIC: the kernel maps its page at the address that apic_page holds. Weak: a real Linux has its own ops. */
+	.weak apic_page
 FN native_apic_write
 	movl apic_page, %ecx
 	movl %edx, (%ecx,%eax)

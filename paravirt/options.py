@@ -20,6 +20,7 @@ class BootOptions:
     :ivar memory: bytes of RAM. :ivar append: the kernel's command line. :ivar initrd: its contents.
     :ivar options: of the backend, as text; its own model converts them.
     :ivar engine: auto, or portable. :ivar no_accel: names of `machine.accel.NAMES` to do without.
+    :ivar trace_ops: file that gets a line for each op that a real Linux calls.
     :ivar until: stop when the step of this name is over.
     :ivar mark: at each match in the output the counters so far go into the record.
     :ivar sample_ns: the counters go into the record this often, in virtual time; 0: never.
@@ -39,6 +40,7 @@ class BootOptions:
     engine: str = "auto"
     no_accel: tuple[str, ...] = ()
     count_ops: bool = False
+    trace_ops: Path | None = None
     replace_paravirt: bool = True
     until: str | None = None
     mark: re.Pattern[bytes] | None = None

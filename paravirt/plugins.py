@@ -24,6 +24,7 @@ from paravirt.guest import KernelInfo
 from paravirt.hookspecs import lifecycle
 
 GROUP = "paravirt.backends"
+ASSIGN = "assign"  # the option of every backend that is the framework's
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,12 @@ class Plugins:
             return Verdict(Answer.NO, f"its probe raised {type(error).__name__}: {error}")
         return verdict if isinstance(verdict, Verdict) else Verdict(Answer.NO, f"its probe answered {verdict!r}")
 
+    def assigned(self, backend: Backend, given: Mapping[str, str]) -> str | None:
+        """The backend named by the option "assign", which belongs to the framework."""
+        row = self.config.row(backend.name)
+        name = {**(row.options if row else {}), **given}.get(ASSIGN)
+        return None if name is None else str(name)
+
     def options(self, backend: Backend, given: Mapping[str, str]) -> BaseModel:
         """The backend's options: plugins.toml first, then the command line.
 
@@ -97,8 +104,9 @@ class Plugins:
         """
         row = self.config.row(backend.name)
         values: dict[str, Any] = {**(row.options if row else {}), **given}
+        values.pop(ASSIGN, None)
         model = backend.paravirt_options()
-        if "assign" in model.model_fields:
+        if ASSIGN in model.model_fields:
             raise PluginError(f"backend {backend.name!r}: its options define 'assign', which is the framework's own")
         try:
             return model.model_validate(values)

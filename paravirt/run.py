@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import resource
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from paravirt.console import Console
 from paravirt.endstate import Disagreement, end_state
@@ -40,6 +41,9 @@ class Run:
         self._on_slice = on_slice
         self.body: Callable[[], None] = guest.machine.run
         self.kernel: Kernel | None = None
+        self.op_counts: Callable[[], Counter[str]] = Counter
+        self.ops_counted = "all" if options.count_ops else "host"
+        self._open = contextlib.ExitStack()
         self._outcome = Outcome(End.ERROR, "the run did not begin")
         self._marks: list[MarkRecord] = []
         self._samples: list[MarkRecord] = []
@@ -143,12 +147,17 @@ class Run:
     def ended(self, outcome: Outcome) -> None:
         self._outcome = outcome
 
+    def closing(self, file: TextIO) -> TextIO:
+        """Close `file` when the run is over."""
+        return self._open.enter_context(file)
+
     def failed(self, error: ParavirtError) -> None:
         eip = self.guest.machine.engine.eip
         self._outcome = Outcome(End.ERROR, str(error), eip, self.guest.machine.symbolize(eip))
 
     def finish(self, hook: Any, on_end: Callable[[Guest, Record], None]) -> Record:
         """Make the record and tell everybody."""
+        self._open.close()
         state = self._end_state()
         record = self._record(state)
         if self.tracer is not None:
@@ -169,18 +178,15 @@ class Run:
                                     self._outcome.eip, self._outcome.symbol)
             return None
 
-    def _op_counts(self) -> Counter[str]:
-        return self.guest.ops.counts() if self.kernel is not None else Counter()
-
     def _reading(self) -> Reading:
         machine = self.guest.machine
-        return Reading(machine.engine.instructions(), machine.engine.now(), machine.traps, self._op_counts())
+        return Reading(machine.engine.instructions(), machine.engine.now(), machine.traps, self.op_counts())
 
     def _counts(self) -> Counts:
         machine, engine = self.guest.machine, self.guest.machine.engine
         return Counts(
-            ops=dict(sorted(self._op_counts().items())),
-            ops_counted="all" if self.options.count_ops else "host",
+            ops=dict(sorted(self.op_counts().items())),
+            ops_counted=self.ops_counted,
             patched_sites=self.kernel.patched_sites if self.kernel is not None else 0,
             exceptions={str(vector): count for vector, count in engine.exceptions().items()},
             interrupts=engine.interrupts(), port_io=machine.port_io, traps=machine.traps,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from paravirt.backend import Backend, Verdict
     from paravirt.forms import OpTable
     from paravirt.guest import Guest, KernelInfo
+    from paravirt.linuxops.pages import StubPages
     from paravirt.machine.outcome import Outcome
 
 hookspec = pluggy.HookspecMarker("paravirt")
@@ -84,6 +85,16 @@ def paravirt_build_guest(guest: Guest) -> None:
 @hookspec(firstresult=True)
 def paravirt_install_ops(guest: Guest) -> OpTable:
     """The op table for a kernel that takes one from its backend.
+
+    :param guest: the kernel and its machine; the image is in memory.
+    """
+
+
+@hookspec(firstresult=True)
+def paravirt_stub_pages(guest: Guest) -> StubPages:
+    """Where code may be put behind the op slots of a Linux kernel that has its own tables, and at which moments.
+
+    Asked when ops of such a kernel are to be counted, traced or replaced. Nothing may be changed by asking.
 
     :param guest: the kernel and its machine; the image is in memory.
     """

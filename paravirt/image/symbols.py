@@ -10,7 +10,7 @@ proc(5) on /proc/kallsyms for the form of System.map.
 from __future__ import annotations
 
 import struct
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, KeysView
 from functools import cached_property
 from pathlib import Path
@@ -106,6 +106,17 @@ class SymbolTable:
             return ""
         offset = address - addresses[index]
         return f"{names[index]}+{offset:#x}" if offset else names[index]
+
+    def extent(self, address: int) -> tuple[int, int]:
+        """[start, end) of the function or object that begins at `address`; without a symbol, the byte alone."""
+        addresses, _ = self._by_address
+        index = bisect_right(addresses, address) - 1
+        if index < 0 or addresses[index] != address:
+            return address, address + 1
+        sizes = [symbol.size for symbol in self._symbols[bisect_left(self._symbols, (address,)):
+                                                         bisect_left(self._symbols, (address + 1,))]]
+        following = addresses[index + 1] if index + 1 < len(addresses) else address + 1
+        return address, address + (max(sizes) or following - address)
 
     @property
     def names(self) -> KeysView[str]:

@@ -70,6 +70,17 @@ class Machine:
         """Let a platform's exit table answer."""
         self._dispatcher = dispatcher = Dispatcher(self.vcpu, table, self.mmio, self._acknowledge)
         self.engine.connect(self.watch_exits(dispatcher))
+        self._leave_to_the_cpu(dispatcher)
+
+    def watch_exception(self, vector: int, look: Callable[[int], None]) -> None:
+        """Have `look` called with EIP of the instruction when the platform has answered an exception of `vector`.
+
+        What a platform answers in C is not seen.
+        """
+        self.dispatcher.watch(vector, look)
+        self._leave_to_the_cpu(self.dispatcher)
+
+    def _leave_to_the_cpu(self, dispatcher: Dispatcher) -> None:
         self.engine.native_vectors(dispatcher.native_vectors(), interrupts=dispatcher.native_interrupts,
                                    sysenter=dispatcher.native_sysenter)
 
@@ -128,6 +139,11 @@ class Machine:
     def active(self) -> None:
         """The guest did something that shows: it is not idle for ever."""
         self._last_activity = self.engine.now()
+
+    @property
+    def last_activity(self) -> int:
+        """When it last did, in virtual ns."""
+        return self._last_activity
 
     # ------------------------------------------------------------------ running
 

@@ -100,6 +100,19 @@ class Dispatcher:
         """Whether this platform leaves SYSENTER to the CPU."""
         return self._sysenter is sysenter.sysenter
 
+    def watch(self, vector: int, look: Callable[[int], None]) -> None:
+        """Have `look` called with EIP of the instruction whenever an exception of `vector` has been answered."""
+        answer = self._exceptions[vector]
+
+        def watched(vcpu: Vcpu, vector: int, error: int, software: bool) -> None:
+            at = vcpu.eip
+            if answer is idt.exception:
+                self.traps -= 1  # still no exit on the real thing
+            answer(vcpu, vector, error, software)
+            look(at)
+
+        self._exceptions[vector] = watched
+
     def exception(self, vector: int, error: int, software: bool) -> None:
         vcpu = self.vcpu
         handler = (self._software if software else self._exceptions)[vector]

@@ -129,7 +129,7 @@ def boot_to_rest_init(inspect: Callable[[Stopped], None], options: BootOptions |
             seen.name = in_place.op
             seen.instead = lambda *arguments: watched(in_place.function, stopped, arguments)
         run.body = lambda: calls.run(lambda: start_kernel(seen, stopping))
-        run.kernel = stopping
+        run.kernel, run.op_counts = stopping, ops.counts
         run.call(hook.paravirt_machine_ready, guest=guest)
         try:
             run.to_the_end()

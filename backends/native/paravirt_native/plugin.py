@@ -13,10 +13,12 @@ from paravirt.api import (
     Guest,
     KernelInfo,
     OpTable,
+    StubPages,
     Verdict,
     attach_pc,
     enter_protected_mode,
     hookimpl,
+    pc_stub_pages,
     plan_linux,
 )
 from paravirt_native.table import NativeOps
@@ -57,6 +59,10 @@ class Native(Backend):
         plan = plan_linux(guest.kernel.image, memory=guest.memory, command_line=guest.command_line,
                           initrd=guest.initrd)
         enter_protected_mode(guest.machine.vcpu, plan)
+
+    @hookimpl
+    def paravirt_stub_pages(self, guest: Guest) -> StubPages:
+        return pc_stub_pages(guest)
 
     @hookimpl
     def paravirt_install_ops(self, guest: Guest) -> OpTable:
