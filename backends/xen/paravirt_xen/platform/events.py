@@ -34,6 +34,7 @@ VIRQ_TIMER, VIRQ_DEBUG, VIRQ_XENOPROF, VIRQ_XENPMU = 0, 1, 7, 13
 PER_VCPU_VIRQS = (VIRQ_TIMER, VIRQ_DEBUG, VIRQ_XENOPROF, VIRQ_XENPMU)
 NR_PIRQS = 56  # 24 of a PC's I/O APIC and the 32 that Xen lets a domU have besides
 ANY_PORT = -1
+PAGE_WORDS = 1024
 BUCKET = 64  # ports become valid by buckets
 FIRST_BACKEND_PORT = 17  # dom0 has other channels before
 
@@ -48,6 +49,9 @@ class State(enum.IntEnum):
     VIRQ = 4
     IPI = 5
     RESERVED = -1
+
+
+IPI, INTERDOMAIN = State.IPI, State.INTERDOMAIN  # looking them up takes time
 
 
 @dataclass(slots=True)
@@ -130,11 +134,21 @@ class Events:
         word = words[index]
         if word & bit:
             return
-        self._write_u32(index << 2, word | bit)
+        words[index] = word | bit
+        info, wakes = self.domain.vcpu_info >> 2, False
         if not words[index + 32] & bit:
-            self._select(port)
-        polled = self.polled
-        if polled and polled in (port, ANY_PORT):
+            selected, bit = words[info + 1], 1 << (port >> 5)  # evtchn_pending_sel
+            if not selected & bit:
+                words[info + 1] = selected | bit
+                flags = words[info]
+                if not flags & 0xFF:
+                    words[info] = flags | 1
+                    wakes = True
+        code = self._ram.code_pages
+        if code is None or code[index // PAGE_WORDS] or code[info // PAGE_WORDS]:
+            self._ram.on_write(4 * index, 4 * index + 4)
+            self._ram.on_write(4 * info, 4 * info + 8)
+        if wakes or (self.polled and self.polled in (port, ANY_PORT)):
             self.kick()
 
     def _select(self, port: int) -> None:
@@ -266,11 +280,13 @@ class Events:
             self.on_virq_change(channel.virq)
 
     def send(self, port: int) -> None:
-        channel = self.channel(port)
+        if port >= len(self.channels):
+            raise HypercallError(EINVAL, f"port {port} is not valid")
+        channel = self.channels[port]
         state = channel.state
-        if state is State.IPI:
+        if state is IPI:
             self.set_pending(port)
-        elif state is State.INTERDOMAIN:
+        elif state is INTERDOMAIN:
             if channel.remote == DOM0:
                 self.backends[channel.peer].notify()
             else:
