@@ -76,6 +76,19 @@ class PlatformCode:
 
     def callback(self, result: Any, arguments: tuple[Any, ...], function: Callable[..., Any], failed: Any) -> int:
         """A C function pointer that calls Python. What it raises ends the run; C gets `failed`."""
+        return self.bare_callback(result, arguments, self._guarded(function, failed))
+
+    def bare_callback(self, result: Any, arguments: tuple[Any, ...], function: Callable[..., Any]) -> int:
+        """The same for a function that never raises: it gives what is raised in it to `fail` itself."""
+        pointer = ctypes.CFUNCTYPE(result, *arguments)(function)
+        self._kept.append(pointer)
+        return ctypes.cast(pointer, Pointer).value or 0
+
+    def fail(self, error: BaseException) -> None:
+        """End the run; `error` is raised where it was begun."""
+        self._engine.fail(error)
+
+    def _guarded(self, function: Callable[..., Any], failed: Any) -> Callable[..., Any]:
         def guarded(*values: Any) -> Any:
             try:
                 return function(*values)
@@ -83,6 +96,4 @@ class PlatformCode:
                 self._engine.fail(error)
                 return failed
 
-        pointer = ctypes.CFUNCTYPE(result, *arguments)(guarded)
-        self._kept.append(pointer)
-        return ctypes.cast(pointer, Pointer).value or 0
+        return guarded

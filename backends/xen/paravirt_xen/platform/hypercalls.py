@@ -37,9 +37,9 @@ from paravirt_xen.platform.domain import Domain
 from paravirt_xen.platform.errors import ENOSYS, EOPNOTSUPP, EPERM, HypercallError, Preempted
 
 Handler = Callable[..., int]
+Entry = Callable[[int, int, int, int, int], int]
 INT_BYTES = 2  # of ``int 0x82``
 MAX_ARGUMENTS = 5
-UNKNOWN = -1
 REGISTERS = (layout.EBX, layout.ECX, layout.EDX, layout.ESI, layout.EDI)
 
 
@@ -116,35 +116,29 @@ HYPERCALLS: dict[int, Hypercall] = {
 }
 
 
-class Row(NamedTuple):
-    """A row as the dispatcher uses it: `take` makes the handler's arguments of the five registers' words."""
-
-    name: str
-    handler: Handler
-    take: Callable[[Sequence[int]], Sequence[int]]
-
-
-def _taker(signature: tuple[Argument, ...]) -> Callable[[Sequence[int]], Sequence[int]]:
-    places: list[tuple[int, bool]] = []
-    at = 0
-    for argument in signature:
-        places.append((at, argument.kind == "u64"))
-        at += 2 if argument.kind == "u64" else 1
-    if not any(wide for _, wide in places):
-        return lambda words: words[:at]
-    return lambda words: [words[i] | words[i + 1] << 32 if wide else words[i] for i, wide in places]
+# How the words of the registers become a handler's arguments, by the widths of its signature. Literal, for a call
+# of the right number of arguments is what a hypercall costs.
+SHAPES: dict[str, Callable[[Domain, Handler], Entry]] = {
+    "": lambda domain, handler: lambda a, b, c, d, e: handler(domain),
+    "1": lambda domain, handler: lambda a, b, c, d, e: handler(domain, a),
+    "2": lambda domain, handler: lambda a, b, c, d, e: handler(domain, a | b << 32),
+    "11": lambda domain, handler: lambda a, b, c, d, e: handler(domain, a, b),
+    "22": lambda domain, handler: lambda a, b, c, d, e: handler(domain, a | b << 32, c | d << 32),
+    "111": lambda domain, handler: lambda a, b, c, d, e: handler(domain, a, b, c),
+    "121": lambda domain, handler: lambda a, b, c, d, e: handler(domain, a, b | c << 32, d),
+    "1111": lambda domain, handler: lambda a, b, c, d, e: handler(domain, a, b, c, d),
+    "1211": lambda domain, handler: lambda a, b, c, d, e: handler(domain, a, b | c << 32, d, e),
+}
+LIMIT = 64  # numbers from here on do not exist, and are counted as the last one below, which does not either
 
 
-def _row(call: Hypercall) -> Row:
-    handler = call.handler
-    if isinstance(handler, int):
-        answer = handler
-
-        def refuse(domain: Domain, *arguments: int) -> int:
-            return answer
-
-        handler = refuse
-    return Row(call.name, handler, _taker(call.arguments))
+def _entry(domain: Domain, number: int) -> Entry:
+    call = HYPERCALLS.get(number)
+    handler = call.handler if call is not None else -ENOSYS
+    if call is None or isinstance(handler, int):
+        return lambda a, b, c, d, e: handler  # type: ignore[return-value]
+    shape = "".join("2" if argument.kind == "u64" else "1" for argument in call.arguments)
+    return SHAPES[shape](domain, handler)
 
 
 class Dispatcher:
@@ -156,40 +150,31 @@ class Dispatcher:
 
     def __init__(self, domain: Domain) -> None:
         self.domain = domain
-        self.rows = {number: _row(call) for number, call in HYPERCALLS.items()}
         self.batches: Counter[int] = Counter()
         self.on_call: Callable[[str, Sequence[int], int], None] | None = None
-        self._direct: Counter[int] = Counter()  # by number
-        self._inner: Counter[int] = Counter()  # in multicalls
+        self._entries = [_entry(domain, number) for number in range(LIMIT)]
+        self._direct, self._inner = [0] * LIMIT, [0] * LIMIT  # calls by number, and those inside of multicalls
 
     def call(self, number: int, words: Sequence[int], *, inner: bool = False) -> int:
-        """Make one call with five argument words.
+        """Make one call with five argument words; the result may be negative.
 
         :param inner: it is an entry of a multicall.
         :raises Preempted: the guest is to call again with other arguments.
         """
-        row = self.rows.get(number)
-        (self._inner if inner else self._direct)[number if row is not None else UNKNOWN] += 1
-        if row is None:
-            return -ENOSYS
+        number = min(number, LIMIT - 1)
+        (self._inner if inner else self._direct)[number] += 1
         try:
-            result = row.handler(self.domain, *row.take(words))
+            result = self._entries[number](*words)
         except HypercallError as error:
             result = -error.errno
         if self.on_call is not None:
-            self.on_call(row.name, words, result)
+            self.on_call(self._name(number), words, result)
         return result
 
-    def interrupt(self) -> None:
-        """``int 0x82`` in ring 1, EIP past it: registers to arguments, result to EAX."""
-        quads = self.domain.vcpu.state.quads
-        words = [quads[register] & 0xFFFFFFFF for register in REGISTERS]
-        quads[layout.EAX] = self.answer(quads[layout.EAX] & 0xFFFFFFFF, *words)
-
-    def answer(self, number: int, *words: int) -> int:
+    def answer(self, number: int, ebx: int, ecx: int, edx: int, esi: int, edi: int) -> int:
         """A call of the guest's: what EAX becomes. It stays where the call goes on, EIP at the instruction again."""
         try:
-            return self.call(number, words) & 0xFFFFFFFF
+            return self.call(number, (ebx, ecx, edx, esi, edi)) & 0xFFFFFFFF
         except Preempted as preempted:
             vcpu = self.domain.vcpu
             for register, word in zip(REGISTERS, preempted.arguments, strict=False):
@@ -197,11 +182,19 @@ class Dispatcher:
             vcpu.eip -= INT_BYTES
             return number
 
+    def interrupt(self) -> None:
+        """``int 0x82`` in ring 1, EIP past it: registers to arguments, result to EAX."""
+        vcpu = self.domain.vcpu
+        vcpu.set_reg(layout.EAX, self.answer(vcpu.reg(layout.EAX), *(vcpu.reg(register) for register in REGISTERS)))
+
     def counts(self) -> dict[str, int]:
         """For the record: calls by name, those inside of multicalls by themselves, and sizes of multicalls."""
-        found = {f"xen.hypercall.{self._name(number)}": count for number, count in self._direct.items()}
-        found |= {f"xen.multicall.{self._name(number)}": count for number, count in self._inner.items()}
-        return found | multicall.batch_counts(self.batches)
+        total: Counter[str] = Counter()
+        for kind, counts in (("hypercall", self._direct), ("multicall", self._inner)):
+            for number, count in enumerate(counts):
+                if count:
+                    total[f"xen.{kind}.{self._name(number)}"] += count
+        return total | multicall.batch_counts(self.batches)
 
     def _name(self, number: int) -> str:
-        return self.rows[number].name if number in self.rows else "unknown"
+        return HYPERCALLS[number].name if number in HYPERCALLS else "unknown"

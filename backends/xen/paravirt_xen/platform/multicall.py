@@ -10,6 +10,7 @@ Ref: Xen public/xen.h (struct multicall_entry); common/multicall.c (do_multicall
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from struct import pack
 
@@ -47,6 +48,6 @@ def multicall(domain: Domain, calls: int, count: int) -> int:
     return 0
 
 
-def batch_counts(batches: Mapping[int, int]) -> dict[str, int]:
+def batch_counts(batches: Mapping[int, int]) -> Counter[str]:
     """The histogram of list sizes for the record."""
-    return {f"xen.batch.{size if size <= COUNTED else 'more'}": number for size, number in sorted(batches.items())}
+    return Counter({f"xen.batch.{size if size <= COUNTED else 'more'}": batches[size] for size in sorted(batches)})

@@ -77,11 +77,19 @@ def attach_native(domain: Domain) -> NativeXen | None:
         code = PlatformCode(domain.machine.engine, LIBRARY, state)
     except PlatformCode.Unavailable:
         return None
-    traps, dispatcher = domain.traps, domain.dispatcher
+    traps, answer = domain.traps, domain.dispatcher.answer
+
+    def hypercall(number: int, ebx: int, ecx: int, edx: int, esi: int, edi: int) -> int:
+        try:
+            return answer(number, ebx, ecx, edx, esi, edi)
+        except BaseException as error:
+            code.fail(error)
+            return 0
+
     state.ram, state.ram_size = domain.ram.address, domain.ram.size
     state.gdt_window, state.ldt_window = domain.hole.gdt_window, LDT_WINDOW
     state.read_eflags = code.unicorn("helper_read_eflags")
-    state.hypercall = code.callback(U32, (U32,) * 6, dispatcher.answer, 0)
+    state.hypercall = code.bare_callback(U32, (U32,) * 6, hypercall)
     state.upcall = code.callback(None, (), traps.deliver_upcall, None)
     state.frames.attach(domain.frames, domain.ram.address)
     state.frames.set_page, state.frames.restore_state = code.unicorn("tlb_set_page"), code.unicorn("cpu_restore_state")
