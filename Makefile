@@ -5,7 +5,7 @@ BIN := .venv/bin
 BUILD = $(BIN)/python hatch_build.py
 
 .DELETE_ON_ERROR:
-.PHONY: help boot build test lint guests bench cost clean distclean
+.PHONY: help boot build test lint guests bench pages clean distclean
 
 help:
 	@echo 'make boot    build, then boot the reference kernel'
@@ -14,7 +14,7 @@ help:
 	@echo 'make guests  fetch the real i386 guests (needs a network) into guests/'
 	@echo 'make bench   the benchmarks'
 	@echo 'make fuzz    random hypercalls: SEED=1 CALLS=1000000'
-	@echo 'make cost    what paravirt_ops cost on bare metal, into docs/cost.md'
+	@echo 'make pages   the generated pages of docs/'
 	@echo 'make clean   remove what was built; distclean: and what was installed and fetched'
 
 # What running needs, without what testing needs. hatch_build.py is always asked: it knows in 0.1 s whether
@@ -52,9 +52,11 @@ bench: .venv/dev.stamp
 	@$(BUILD)
 	$(BIN)/python -m benchmarks
 
-cost: .venv/dev.stamp
+pages: .venv/dev.stamp
 	@$(BUILD)
+	$(BIN)/python tools/pages.py
 	$(BIN)/python -m benchmarks.cost
+	$(BIN)/python tools/op_coverage.py
 
 SEED ?= 1
 CALLS ?= 1000000

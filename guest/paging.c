@@ -168,6 +168,7 @@ void mark_text_read_only(void)
 		set_pte_atomic(ptep, make_pte(pte_val(*ptep) & ~(u64)_PAGE_RW));
 	}
 	set_lazy_mode(LAZY_NONE);
+	wbinvd();	/* as after each change of attributes: of what is cached, some may be no longer */
 	flush_tlb_kernel();
 	printk("Write protecting the kernel text: %uk\n", (u32)(_rodata_end - _text) >> 10);
 }

@@ -9,6 +9,7 @@
 #define GATE_TASK 5
 #define DOUBLE_FAULT_VECTOR 8
 #define SYSCALL_VECTOR 0x80
+#define DR6_REASONS 0xe00f
 
 void set_gate(u32 vector, void (*handler)(void), u32 type, u32 dpl)
 {
@@ -38,7 +39,6 @@ static void trap(struct pt_regs *regs, u32 error, u32 signal, const char *what)
 	void do_##name(struct pt_regs *regs, u32 error) { trap(regs, error, signal, what); }
 
 TRAP(divide_error, SIGFPE, "divide error")
-TRAP(debug, SIGTRAP, "debug exception")
 TRAP(nmi, SIGKILL, "non-maskable interrupt")
 TRAP(int3, SIGTRAP, "breakpoint")
 TRAP(overflow, SIGSEGV, "overflow")
@@ -55,8 +55,20 @@ TRAP(alignment_check, SIGSEGV, "alignment check")
 TRAP(machine_check, SIGKILL, "machine check")
 TRAP(simd_coprocessor_error, SIGFPE, "SIMD floating-point error")
 
+void do_debug(struct pt_regs *regs, u32 error);
 void do_device_not_available(struct pt_regs *regs, u32 error);
 void do_iret_error(struct pt_regs *regs, u32 error);
+
+/* DR6 says why; the CPU never clears it. No more breakpoints until the program asks again. */
+void do_debug(struct pt_regs *regs, u32 error)
+{
+	u32 condition = get_debugreg(6);
+
+	(void)error;
+	set_debugreg(6, 0);
+	set_debugreg(7, 0);
+	trap(regs, condition & DR6_REASONS, SIGTRAP, "debug exception");
+}
 
 void do_device_not_available(struct pt_regs *regs, u32 error)
 {

@@ -36,7 +36,7 @@ def test_a_row_is_what_the_runs_give(name: str) -> None:
     measured = {way: found[name] for way, found in operations().items()}
     expected = cost.row(name, measured)
     documented = next(line for line in PAGE.splitlines() if line.startswith(f"| {name} |"))
-    assert documented == expected, "`make cost` writes the page anew"
+    assert documented == expected, "`make pages` writes the page anew"
 
 
 def test_the_page_has_all_rows() -> None:
@@ -59,7 +59,7 @@ def test_the_self_test_passes_and_its_row_holds(way: str) -> None:
     begin, end = record.marks
     documented = next(line for line in PAGE.splitlines() if line.startswith(f"| {cost.SELFTEST} |")).split("|")
     column = 2 if way == cost.DIRECT else 3
-    assert int(documented[column]) == pytest.approx(end.instructions - begin.instructions, rel=0.005), "`make cost`"
+    assert int(documented[column]) == pytest.approx(end.instructions - begin.instructions, rel=0.005), "`make pages`"
 
 
 def test_the_direct_kernel_reports_the_same() -> None:

@@ -18,6 +18,7 @@ static void do_lgdt(void) { u64 x = 0; __asm__ volatile("lgdt %0" : : "m"(x)); }
 static void do_wrmsr(void) { __asm__ volatile("wrmsr" : : "a"(0), "d"(0), "c"(0x174)); }
 static void do_ud2(void) { __asm__ volatile("ud2"); }
 static void do_int3(void) { __asm__ volatile("int3"); }
+static void single_step(void) { __asm__ volatile("pushfl\n\torl $0x100, (%%esp)\n\tpopfl\n\tnop\n\tnop" : : : "memory"); }
 static void do_int_14(void) { __asm__ volatile("int $14"); }
 static void do_int_250(void) { __asm__ volatile("int $250"); }
 static void do_divide(void) { u32 q = 1, r = 0; __asm__ volatile("divl %2" : "+a"(q), "+d"(r) : "r"(0)); }
@@ -105,6 +106,7 @@ void test_faults(void)
 	passed("privileged instructions");
 	check("invalid opcode", status_of(do_ud2), SIGILL);
 	check("breakpoint", status_of(do_int3), SIGTRAP);
+	check("single step", status_of(single_step), SIGTRAP);
 	check("divide by zero", status_of(do_divide), SIGFPE);
 	check("int of a kernel gate", status_of(do_int_14), SIGSEGV);
 	check("int without a gate", status_of(do_int_250), SIGSEGV);

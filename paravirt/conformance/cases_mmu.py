@@ -152,6 +152,13 @@ def the_entry_is_not_present_in_between(bench: Bench) -> None:
     bench.call(*_arguments(bench, _edge(bench, low_is_mapped=True), _stored(bench, bench.page())))
 
 
+@case("set_pte_atomic", "set_pte_present", "set_pmd", "set_pud", ends=("crash",),
+      after=lambda bench: _half(bench, 4, (FILL >> 32,)))
+def the_high_word_is_not_stored_alone(bench: Bench) -> None:
+    """Stored at once, or behind the clearing of the low word."""
+    bench.call(*_arguments(bench, _edge(bench, low_is_mapped=False), _stored(bench, bench.page())))
+
+
 @case(*CLEARERS, ends=("crash",), after=lambda bench: _half(bench, 4, (FILL >> 32,)))
 def the_low_word_is_cleared_first(bench: Bench) -> None:
     bench.call(*_arguments(bench, _edge(bench, low_is_mapped=False), 0))

@@ -30,10 +30,9 @@ class Native(Backend):
     name = "native"
     summary = "bare hardware: an i386 PC"
     absent = MappingProxyType({
-        "apic": "the machine has no local APIC",
-        "smp": "the machine has one CPU",
-        "flush_tlb_others": "the machine has one CPU",
-        "alloc_pd_clone": "for kernels without PAE",
+        "apic_write": "the machine has no local APIC",
+        "apic_write_atomic": "the machine has no local APIC",
+        "apic_read": "the machine has no local APIC",
         "read_pmc": "the CPU has no performance counters",
     })
 
