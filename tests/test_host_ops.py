@@ -56,13 +56,13 @@ def test_a_fault_that_the_guest_cannot_mend_is_its_oops() -> None:
 
 @pytest.mark.parametrize("result", [0, 1, 0xFFFFFFFF, -1, 0x1_2345_6789])
 def test_results_are_cut_to_the_width_of_the_op(result: int) -> None:
-    """store_tr returns 32 bits; the self-test reads the register that it gets."""
+    """get_debugreg returns 32 bits; the self-test compares what it gets."""
     @hookimpl
-    def store_tr(self: Any) -> int:
+    def get_debugreg(self: Any) -> int:
         return result
 
-    _, console = run(store_tr=store_tr)
-    assert f"task register FAILED (got {result & 0xFFFFFFFF:x}," in console
+    _, console = run(get_debugreg=get_debugreg)
+    assert f"dr0-3 FAILED (got {result & 0xFFFFFFFF:x}," in console
 
 
 def test_64_bit_arguments_and_results() -> None:
