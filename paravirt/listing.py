@@ -21,6 +21,7 @@ from paravirt.forms import OpTable
 from paravirt.guest import Guest, KernelInfo
 from paravirt.hookspecs.tables import DATA_WORDS, TABLES
 from paravirt.image import BzImage, ElfImage, load_image
+from paravirt.image.files import read_file
 from paravirt.image.linux_ops import filled, linux_sites, linux_tables
 from paravirt.image.notes import xen_notes
 from paravirt.install import place
@@ -69,13 +70,19 @@ def plugin_listing(plugins_file: Path | None) -> None:
 
 
 def inspect_kernel(path: Path, plugins_file: Path | None) -> None:
-    """What a kernel says of itself, and what every backend says to it."""
-    info = KernelInfo.of(load_image(path))
+    """What a kernel says of itself, and what every backend says to it; or what a plugin knows of another file."""
     plugins = load_plugins(load_config(config_path(plugins_file)))
     terminal = _terminal()
-    image = info.image
     facts = _table("what", "value")
     _row(facts, "file", path)
+    other = plugins.manager.hook.paravirt_inspect(data=read_file(path), path=path)
+    if other is not None:
+        for name, value in other:
+            _row(facts, name, value)
+        terminal.print(facts)
+        return
+    info = KernelInfo.of(load_image(path))
+    image = info.image
     if isinstance(image, BzImage):
         _row(facts, "kind", "bzImage")
         _row(facts, "version", image.kernel_version)

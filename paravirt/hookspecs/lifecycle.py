@@ -1,14 +1,15 @@
 # mypy: disable-error-code=empty-body
 """What a plugin may do in the life of a machine, in the order in which it is asked.
 
-`paravirt_backends`, `paravirt_commands` and `paravirt_hookspecs` are for plugins (modules); the rest is
-implemented by a `Backend`, which is a plugin itself: one object a machine, registered while it is the chosen
-one. Observers may implement any of them beside it.
+`paravirt_backends`, `paravirt_commands`, `paravirt_inspect` and `paravirt_hookspecs` are for plugins (modules);
+the rest is implemented by a `Backend`, which is a plugin itself: one object a machine, registered while it is the
+chosen one. Observers may implement any of them beside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,15 @@ def paravirt_commands(app: typer.Typer) -> None:
     """Add commands to the command line.
 
     :param app: the application; give it sub-commands named after the backend.
+    """
+
+
+@hookspec(firstresult=True)
+def paravirt_inspect(data: bytes, path: Path) -> Iterable[tuple[str, object]] | None:
+    """What ``paravirt inspect`` prints of a file that is no kernel: facts, each with its name. None: not known.
+
+    :param data: the file's bytes. :param path: its name, for messages.
+    :raises ImageError: the plugin knows the kind of file, and this one is of no use; the message says why.
     """
 
 

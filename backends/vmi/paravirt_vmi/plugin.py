@@ -7,7 +7,9 @@ asks it call by call how to go on (docs/vmi.md).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from paravirt.api import (
     Answer,
@@ -22,10 +24,14 @@ from paravirt.api import (
     hookimpl,
     plan_linux,
 )
+from paravirt_vmi.inspection import inspect
 from paravirt_vmi.options import VmiOptions
 from paravirt_vmi.platform.start import start_monitor
 from paravirt_vmi.rom import SIGNATURE
 from paravirt_vmi.table import VmiOps
+
+if TYPE_CHECKING:
+    import typer
 
 
 class Vmi(Backend):
@@ -71,6 +77,18 @@ class Vmi(Backend):
     @hookimpl
     def paravirt_install_ops(self, guest: Guest) -> OpTable:
         return VmiOps(guest)
+
+
+@hookimpl
+def paravirt_commands(app: typer.Typer) -> None:
+    from paravirt_vmi.commands import add
+
+    add(app)
+
+
+@hookimpl
+def paravirt_inspect(data: bytes, path: Path) -> Iterable[tuple[str, object]] | None:
+    return inspect(data, path)
 
 
 @hookimpl

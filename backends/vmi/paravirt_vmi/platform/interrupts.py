@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from paravirt.api import End, GuestExit, Outcome, Segment, Vcpu, idt, layout
+from paravirt.api import PC_EXITS, End, Exit, GuestExit, Kind, Outcome, Segment, Vcpu, idt, layout
 from paravirt_vmi.platform.control import SYSENTER_CS, SYSENTER_EIP, SYSENTER_ESP
 from paravirt_vmi.platform.layout import EFLAGS_IF, EFLAGS_IOPL, GUEST_RING
 
@@ -65,7 +65,10 @@ def external(m: Monitor, vcpu: Vcpu, vector: int) -> None:
 
 
 def sysenter(m: Monitor, vcpu: Vcpu) -> None:
-    """SYSENTER enters ring 1."""
+    """SYSENTER enters ring 1, once there is one."""
+    if not m.active:
+        PC_EXITS[Exit(Kind.SYSENTER)](vcpu)
+        return
     selector = vcpu.msr(SYSENTER_CS) & 0xFFFC
     if not selector:
         vcpu.machine.raise_exception(GP, 0)
