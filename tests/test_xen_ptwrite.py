@@ -242,3 +242,32 @@ def test_the_cpu_gets_there(bench: Bench) -> None:
     assert bench.vcpu.eip == CODE + 14 and bench.vcpu.cr(2) == bench.table_va
     assert bench.left(bench.table_va).memory == new & ~0x20 | 1 << 63
     assert bench.domain.frames.refs[new >> 12] == 2 and bench.domain.frames.refs[frame(bench, SLOT) >> 12] == 0
+
+
+UPDATE_VA_MAPPING = bytes.fromhex("b8 0e 00 00 00 cd 82")  # mov eax, 14; int 0x82
+
+
+def test_update_va_mapping_is_the_same_everywhere(bench: Bench) -> None:
+    """C answers what is usual; what it leaves to Python, and what Python answers when it sees all calls, is equal."""
+    domain, va, table = bench.domain, BASE + SLOT * 4096, bench.entry & ~4095
+    own, other = frame(bench, SLOT), frame(bench, SLOT + 1)
+    values = [own | 0x63, own | 0x61, 0, other | 0x67, table | 0x61, table | 0x63, 0x300000 | 0x63, own | 0x80 | 0x63,
+              other | 1 << 63 | 0x63, other | 1, 7 << 32 | 8, own | 0x63]
+    answers, seen = [], []  # type: tuple[list[list[tuple[int, int]]], list[str]]
+    for see_all in (False, True):
+        seen.clear()
+        domain.dispatcher.on_call = (lambda name, words, result: seen.append(name)) if see_all else None
+        before = domain.dispatcher.counts().get("xen.hypercall.update_va_mapping", 0)
+        found = []
+        for flags in (0, 1, 2, 5, 6):
+            for value in values:
+                bench.start(UPDATE_VA_MAPPING, [0, value & 0xFFFFFFFF, value >> 32, va, STACK, 0, flags, 0], 0,
+                            domain.ram.quads[bench.entry >> 3], bench.table_va)
+                bench.run()
+                found.append((bench.vcpu.reg(layout.EAX), domain.ram.quads[bench.entry >> 3]))
+            audit(domain)
+        answers.append(found)
+        assert domain.dispatcher.counts()["xen.hypercall.update_va_mapping"] - before == len(found)
+        assert len(seen) == (len(found) if see_all else 0)
+    assert answers[0] == answers[1]
+    assert {answer for answer, _ in answers[0]} == {0, 0x100000000 - 16, 0x100000000 - 22}

@@ -9,7 +9,7 @@
  */
 #include "xen.h"
 
-enum { HYPERCALL = 0x82, VECTOR_BP = 3, VECTOR_OF = 4, VECTOR_UD = 6, VECTOR_GP = 13, VECTOR_PF = 14 };
+enum { HYPERCALL = 0x82, UPDATE_VA_MAPPING = 14, VECTOR_BP = 3, VECTOR_OF = 4, VECTOR_UD = 6, VECTOR_GP = 13, VECTOR_PF = 14 };
 enum { RING1 = 1, RING3 = 3, PF_PRESENT = 1, PF_WRITE = 2, PF_USER = 4 };
 enum { EFLAGS_IOPL = 0x3000, EFLAGS_CLEARED = 0x34100, HFLAGS_CLEARED = 0x30108 };	/* VM, RF, NT, TF; VM, RF, TF, shadow */
 enum { HF_CS32 = 0x10, HF_SS32 = 0x20, HF_ADDSEG = 0x40 };
@@ -147,6 +147,11 @@ static int hypercall(struct machine *m)
 		return 1;
 	m->traps++;
 	uint32_t number = ENV32(m, ENV_EAX);
+	if (number == UPDATE_VA_MAPPING && xen_update_va_mapping(m)) {
+		ENV64(m, ENV_EAX) = 0;
+		deliver_upcall(m);
+		return 1;
+	}
 	/* EAX is written behind the call: it may be the frame's of iret, or again the number where the call goes on. */
 	uint32_t result = x->hypercall(number, ENV32(m, ENV_EBX), ENV32(m, ENV_ECX), ENV32(m, ENV_EDX),
 				       ENV32(m, ENV_ESI), ENV32(m, ENV_EDI));

@@ -21,16 +21,18 @@ struct recipe {
 struct frames {
 	uint8_t *owners, *info;
 	uint32_t *counts, *refs, *stamps;
-	const uint32_t *clock;
+	uint32_t *clock;
 	uint64_t *quads;
 	uint64_t total;
 	/* libunicorn */
 	void (*set_page)(void *cpu, uint64_t va, uint64_t physical, int prot, int mmu, uint64_t size);
 	int (*restore_state)(void *cpu, uint64_t ra, int exits);
+	void (*flush_page)(void *cpu, uint64_t va);
 	/* the write that is under way, or has been done and not accounted for */
 	uint64_t *pending;		/* the entry; NULL: none */
 	uint64_t old;			/* its value before */
 	uint64_t assists;		/* vm_assist */
+	uint64_t updates_here, updates;	/* whether update_va_mapping is done here, and how often it was */
 	uint64_t writes, repaired;	/* out: how many; how many that were not foreseen and had to be taken back */
 	struct recipe recipes[RECIPES];
 };

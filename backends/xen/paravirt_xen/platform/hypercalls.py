@@ -10,8 +10,8 @@ Ref: Xen public/xen.h (numbers), arch/x86/pv/hypercall.c, common/multicall.c; an
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 from paravirt.api import layout
 from paravirt_xen.platform import (
@@ -141,19 +141,47 @@ def _entry(domain: Domain, number: int) -> Entry:
     return SHAPES[shape](domain, handler)
 
 
+class NativeCalls(Protocol):
+    """Hypercalls that C answers without asking here."""
+
+    def counts(self) -> Mapping[int, int]: ...
+    def allow(self, on: bool) -> None: ...
+
+
+class NoNativeCalls:
+    """There is no C, or not yet."""
+
+    def counts(self) -> Mapping[int, int]:
+        return {}
+
+    def allow(self, on: bool) -> None:
+        """Nothing to switch."""
+
+
 class Dispatcher:
     """Answers ``int 0x82``, and the entries of a multicall.
 
     :ivar batches: multicalls by the number of their entries; see multicall.py.
     :ivar on_call: told of each call that is over: name, argument words, result. For traces and tests.
+    :ivar native: what C has answered by itself.
     """
 
     def __init__(self, domain: Domain) -> None:
         self.domain = domain
         self.batches: Counter[int] = Counter()
-        self.on_call: Callable[[str, Sequence[int], int], None] | None = None
+        self._on_call: Callable[[str, Sequence[int], int], None] | None = None
+        self.native: NativeCalls = NoNativeCalls()
         self._entries = [_entry(domain, number) for number in range(LIMIT)]
         self._direct, self._inner = [0] * LIMIT, [0] * LIMIT  # calls by number, and those inside of multicalls
+
+    @property
+    def on_call(self) -> Callable[[str, Sequence[int], int], None] | None:
+        return self._on_call
+
+    @on_call.setter
+    def on_call(self, function: Callable[[str, Sequence[int], int], None] | None) -> None:
+        self._on_call = function
+        self.native.allow(function is None)
 
     def call(self, number: int, words: Sequence[int], *, inner: bool = False) -> int:
         """Make one call with five argument words; the result may be negative.
@@ -167,8 +195,8 @@ class Dispatcher:
             result = self._entries[number](*words)
         except HypercallError as error:
             result = -error.errno
-        if self.on_call is not None:
-            self.on_call(self._name(number), words, result)
+        if self._on_call is not None:
+            self._on_call(self._name(number), words, result)
         return result
 
     def answer(self, number: int, ebx: int, ecx: int, edx: int, esi: int, edi: int) -> int:
@@ -194,6 +222,8 @@ class Dispatcher:
             for number, count in enumerate(counts):
                 if count:
                     total[f"xen.{kind}.{self._name(number)}"] += count
+        for number, count in self.native.counts().items():
+            total[f"xen.hypercall.{self._name(number)}"] += count
         return total | multicall.batch_counts(self.batches)
 
     def _name(self, number: int) -> str:

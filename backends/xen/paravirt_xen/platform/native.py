@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from paravirt.api import PlatformCode
@@ -18,6 +18,7 @@ from paravirt_xen.platform.ldt import LDT_WINDOW
 from paravirt_xen.platform.traps import Gate
 
 LIBRARY = Path(__file__).resolve().parent.parent / "platform.so"
+UPDATE_VA_MAPPING = 14
 GATE = struct.Struct("<IHBB")
 U32, U64, POINTER = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_void_p
 
@@ -44,9 +45,9 @@ class NativeFrames(ctypes.Structure):
 
     _fields_ = (
         ("owners", U64), ("info", U64), ("counts", U64), ("refs", U64), ("stamps", U64), ("clock", U64),
-        ("quads", U64), ("total", U64), ("set_page", POINTER), ("restore_state", POINTER),
-        ("pending", U64), ("old", U64), ("assists", U64), ("writes", U64), ("repaired", U64),
-        ("recipes", NativeRecipe * 256),
+        ("quads", U64), ("total", U64), ("set_page", POINTER), ("restore_state", POINTER), ("flush_page", POINTER),
+        ("pending", U64), ("old", U64), ("assists", U64), ("updates_here", U64), ("updates", U64),
+        ("writes", U64), ("repaired", U64), ("recipes", NativeRecipe * 256),
     )  # fmt: skip
 
     def attach(self, frames: Frames, ram: int) -> None:
@@ -56,6 +57,22 @@ class NativeFrames(ctypes.Structure):
         self.counts, self.refs, self.stamps, self.clock = (
             data.buffer_info()[0] for data in (frames.counts, frames.refs, frames.stamps, frames.clock))
         self.quads, self.total = ram, frames.total
+
+
+class QuickCalls:
+    """Hypercalls that C answers without asking Python."""
+
+    def __init__(self, frames: NativeFrames) -> None:
+        self._frames = frames
+        self.allow(True)
+
+    def counts(self) -> Mapping[int, int]:
+        """By number, how many there were."""
+        return {UPDATE_VA_MAPPING: self._frames.updates}
+
+    def allow(self, on: bool) -> None:
+        """Whether C may answer calls: somebody may want to see all of them."""
+        self._frames.updates_here = int(on)
 
 
 class NativeXen(ctypes.Structure):
@@ -93,6 +110,8 @@ def attach_native(domain: Domain) -> NativeXen | None:
     state.upcall = code.callback(None, (), traps.deliver_upcall, None)
     state.frames.attach(domain.frames, domain.ram.address)
     state.frames.set_page, state.frames.restore_state = code.unicorn("tlb_set_page"), code.unicorn("cpu_restore_state")
+    state.frames.flush_page = code.unicorn("tlb_flush_page")
+    dispatcher.native = QuickCalls(state.frames)
     settle, machine = code.function("xen_settle", None, POINTER), ctypes.addressof(code.record)
     domain.machine.engine.on_stop = lambda: settle(machine)
 

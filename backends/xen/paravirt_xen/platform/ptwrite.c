@@ -17,7 +17,10 @@
 #include "xen.h"
 
 #define L1_BAD (0x7ffull << 52 | 0x098)
+/* All but NX, what software may use, G, D, A and U: with these equal, two entries have equal references. */
+#define WEIGHTY ~(1ull << 63 | 0xf64ull)
 #define MFN(entry) ((entry) >> 12 & 0xffffffffffull)
+enum { UVMF_TLB_FLUSH = 1, UVMF_INVLPG = 2, UVMF_KIND = 3, UVMF_ALL = 4 };
 enum { WRITABLE_PAGETABLES = 1 << 2, RING1 = 1, CACHE_SHIFT = 3, LONGEST = 15 };
 
 enum kind {
@@ -226,12 +229,16 @@ static int foresee(struct machine *m, const struct recipe *r, unsigned size, uin
 
 /* ---------------------------------------------------------------- TLB fills */
 
-/* The machine address that a write by the kernel goes to if it is to a page table; NOWHERE: it is not. */
-static uint64_t table_byte(const struct machine *m, uint32_t va)
+static int is_l1(const struct frames *f, uint64_t mfn)
+{
+	return mfn < f->total && f->owners[mfn] && (f->info[mfn] & FRAME_TYPE) == FRAME_L1 && f->counts[mfn];
+}
+
+/* Machine address of the entry of level 1 that maps `va`; NOWHERE: there is no such table. */
+static uint64_t l1_entry(const struct machine *m, uint32_t va)
 {
 	const struct xen *x = XEN(m);
-	const struct frames *f = &x->frames;
-	uint64_t entry, at = (ENV64(m, CR3) & 0xffffffe0) + (va >> 30) * 8, mfn;
+	uint64_t entry, at = (ENV64(m, CR3) & 0xffffffe0) + (va >> 30) * 8;
 
 	for (int shift = 21; shift >= 12; shift -= 9) {
 		if (at >= x->ram_size - 7 || !((entry = *quad(x, at)) & PTE_P))
@@ -240,15 +247,20 @@ static uint64_t table_byte(const struct machine *m, uint32_t va)
 		if (shift == 12 && entry & PTE_PS)
 			return NOWHERE;
 	}
-	if (at >= x->ram_size - 7)
+	return at < x->ram_size - 7 ? at : NOWHERE;
+}
+
+/* The machine address that a write by the kernel goes to if it is to a page table; NOWHERE: it is not. */
+static uint64_t table_byte(const struct machine *m, uint32_t va)
+{
+	uint64_t at = l1_entry(m, va), entry;
+
+	if (at == NOWHERE)
 		return NOWHERE;
-	entry = *quad(x, at);
-	mfn = MFN(entry);
-	if ((entry & (PTE_P | PTE_RW)) != PTE_P || mfn >= f->total || f->owners[mfn] == 0)
+	entry = *quad(XEN(m), at);
+	if ((entry & (PTE_P | PTE_RW)) != PTE_P || !is_l1(&XEN(m)->frames, MFN(entry)))
 		return NOWHERE;
-	if ((f->info[mfn] & FRAME_TYPE) != FRAME_L1 || !f->counts[mfn])
-		return NOWHERE;
-	return mfn << 12 | (va & 4095);
+	return MFN(entry) << 12 | (va & 4095);
 }
 
 int xen_writes_table(const struct machine *m, uint32_t va)
@@ -284,5 +296,45 @@ int xen_fill(struct machine *m, uint64_t va, int size, int access, int mmu, int 
 	f->old = old;
 	f->writes++;
 	f->set_page(m->cpu, va, at, 3, mmu, 1);
+	return 1;
+}
+
+/* ---------------------------------------------------------------- update_va_mapping */
+
+int xen_update_va_mapping(struct machine *m)
+{
+	struct frames *f = &XEN(m)->frames;
+	uint32_t va = ENV32(m, ENV_EBX), flags = ENV32(m, ENV_ESI);
+	uint64_t new = ENV32(m, ENV_ECX) | (uint64_t)ENV32(m, ENV_EDX) << 32;
+	uint64_t at = l1_entry(m, va), old;
+
+	if (!f->updates_here || at == NOWHERE || !is_l1(f, at >> 12) || m->executed[at >> 12])
+		return 0;
+	if (flags & ~(uint32_t)(UVMF_KIND | UVMF_ALL))	/* a bit map of CPUs */
+		return 0;
+	old = f->quads[at >> 3];
+	if (frees(f, old))
+		return 0;
+	if (!(new & PTE_P)) {
+		f->quads[at >> 3] = new;
+		if (old & PTE_P)
+			put_l1e(f, old);
+	} else {
+		if (!may_map(f, new))
+			return 0;
+		f->quads[at >> 3] = new;
+		if ((old ^ new) & WEIGHTY) {
+			get_l1e(f, new);
+			if (old & PTE_P)
+				put_l1e(f, old);
+		}
+	}
+	if ((flags & UVMF_KIND) == UVMF_INVLPG) {
+		f->flush_page(m->cpu, va);
+	} else if ((flags & UVMF_KIND) == UVMF_TLB_FLUSH) {
+		++*f->clock;
+		m->tlb_flush(m->cpu);
+	}
+	f->updates++;
 	return 1;
 }

@@ -52,6 +52,8 @@ int xen_fill(struct machine *m, uint64_t va, int size, int access, int mmu, int 
 int xen_writes_table(const struct machine *m, uint32_t va);	/* whether a write of the kernel is to a page table */
 void xen_settle(struct machine *m);	/* count what the last direct write has changed; before any table is walked */
 
+int xen_update_va_mapping(struct machine *m);	/* the hypercall; 1: done and successful, 0: Python's */
+
 /* bounce.c */
 int xen_exception(struct machine *m, uint32_t vector, int software);
 
