@@ -41,10 +41,9 @@ class Vmi(Backend):
     summary = "VMware's Virtual Machine Interface: a PC, an option ROM, and the kernel in ring 1"
     Options = VmiOptions
     absent = MappingProxyType({
-        "apic": "the machine has no local APIC",
-        "smp": "the machine has one CPU",
-        "flush_tlb_others": "the machine has one CPU",
-        "alloc_pd_clone": "for kernels without PAE",
+        "apic_write": "the machine has no local APIC",
+        "apic_write_atomic": "the machine has no local APIC",
+        "apic_read": "the machine has no local APIC",
         "read_pmc": "the CPU has no performance counters",
     })
 

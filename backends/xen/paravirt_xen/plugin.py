@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from types import MappingProxyType
 
 from paravirt.api import Answer, Backend, ElfImage, Guest, ImageError, KernelInfo, OpTable, Verdict, hookimpl, xen_notes
 from paravirt_xen.platform.builder import Builder, reserved_memory
@@ -24,6 +25,7 @@ class Xen(Backend):
     name = "xen"
     summary = "a paravirtual Xen domain"
     Options = XenOptions
+    absent = MappingProxyType({"read_pmc": "the CPU has no performance counters"})
     builder: Builder
 
     @property
