@@ -6,118 +6,138 @@ Everything but `Record.host` is repeatable: two runs of the same command give eq
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import tempfile
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from typing import Any, ClassVar
 
 SCHEMA = 1
 
 
-def _utf8(text: str) -> str:
-    """File names may hold bytes that are no UTF-8; JSON cannot."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+def described(description: str, **default: Any) -> Any:
+    """A field with its description, for docs/record.md."""
+    return field(metadata={"description": description}, **default)
 
 
-Text = Annotated[str, AfterValidator(_utf8)]
+class _Part:
+    """Base of what a record is made of. Pydantic reads it, in `Record.from_json` alone: it takes long to import."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        """File names and symbols may hold bytes that are no UTF-8; JSON cannot."""
+        for name, value in vars(self).items():
+            if isinstance(value, str) and not value.isascii():
+                text = value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+                object.__setattr__(self, name, text)
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
+@dataclass(frozen=True, kw_only=True)
 class EngineRecord(_Part):
     """Which forms of the engine were in use."""
 
-    name: str = Field(description="accelerated, portable, or mixed")
-    seams: dict[str, str] = Field(description="form of each seam (machine/seams.py)")
-    missing: dict[str, str] = Field(description="why a seam is in its portable form")
+    name: str = described("accelerated, portable, or mixed")
+    seams: dict[str, str] = described("form of each seam (machine/seams.py)")
+    missing: dict[str, str] = described("why a seam is in its portable form")
 
 
+@dataclass(frozen=True, kw_only=True)
 class OutcomeRecord(_Part):
     """What ended the run."""
 
-    kind: str = Field(description="poweroff, reboot, halt, debug-exit, matched, stopped, crash, idle, timeout, limit, "
+    kind: str = described("poweroff, reboot, halt, debug-exit, matched, stopped, crash, idle, timeout, limit, "
                                   "interrupted or error")
-    reason: Text = Field(description="one sentence")
-    eip: int | None = Field(description="where the guest was")
-    symbol: Text = Field(description="nearest symbol below eip, with the offset")
+    reason: str = described("one sentence")
+    eip: int | None = described("where the guest was")
+    symbol: str = described("nearest symbol below eip, with the offset")
 
 
+@dataclass(frozen=True, kw_only=True)
 class StepRecord(_Part):
     """One step of the boot: a lifecycle hook, an op or a function of the kernel."""
 
     name: str
-    op: str = Field(description="the op that was called; empty for other steps")
-    where: Text = Field(description="function and file:line of the implementation, or its symbol")
-    kind: str = Field(description="hook, guest code, host function, kernel, no-op or NULL")
-    instructions: int = Field(description="run meanwhile, by interrupts and other tasks too")
+    op: str = described("the op that was called; empty for other steps")
+    where: str = described("function and file:line of the implementation, or its symbol")
+    kind: str = described("hook, guest code, host function, kernel, no-op or NULL")
+    instructions: int = described("run meanwhile, by interrupts and other tasks too")
     virtual_ns: int
-    traps: int = Field(description="exits to the host meanwhile")
-    ops: dict[str, int] = Field(description="calls of ops meanwhile, as far as they are counted")
+    traps: int = described("exits to the host meanwhile")
+    ops: dict[str, int] = described("calls of ops meanwhile, as far as they are counted")
 
 
+@dataclass(frozen=True, kw_only=True)
 class Counts(_Part):
     """What a run cost; repeatable."""
 
-    ops: dict[str, int] = Field(description="calls by op")
-    ops_counted: str = Field(description="all, or host: without --count-ops only host functions count")
-    patched_sites: int = Field(description="call sites that were replaced")
-    exceptions: dict[str, int] = Field(description="exceptions and software interrupts by vector")
-    interrupts: int = Field(description="hardware interrupts delivered")
-    port_io: int = Field(description="IN and OUT that reached the bus")
-    traps: int = Field(description="all exits to the host")
-    user_instructions: int | None = Field(None, description="run in ring 3; null if not counted (--count-ops does)")
-    backend: dict[str, int] = Field(description="what the backend counts, by its own keys")
+    ops: dict[str, int] = described("calls by op")
+    ops_counted: str = described("all, or host: without --count-ops only host functions count")
+    patched_sites: int = described("call sites that were replaced")
+    exceptions: dict[str, int] = described("exceptions and software interrupts by vector")
+    interrupts: int = described("hardware interrupts delivered")
+    port_io: int = described("IN and OUT that reached the bus")
+    traps: int = described("all exits to the host")
+    user_instructions: int | None = described("run in ring 3; null if not counted (--count-ops does)", default=None)
+    backend: dict[str, int] = described("what the backend counts, by its own keys")
 
 
+@dataclass(frozen=True, kw_only=True)
 class MarkRecord(_Part):
     """The counters at one moment of the run."""
 
-    text: Text = Field(description="of a mark: what the console had just printed")
+    text: str = described("of a mark: what the console had just printed")
     instructions: int
     virtual_ns: int
     counts: Counts
 
 
+@dataclass(frozen=True, kw_only=True)
 class HostRecord(_Part):
     """Figures of the host: not repeatable."""
 
     wall_seconds: float
     max_rss_kib: int
     tlb_fills: int
-    late_input: int = Field(description="bytes of input that came after the guest had begun to read")
+    late_input: int = described("bytes of input that came after the guest had begun to read")
 
 
+@dataclass(frozen=True, kw_only=True)
 class Record(_Part):
     """One run."""
 
-    schema_version: int = Field(SCHEMA, alias="schema", description="version of this layout")
-    kernel: Text = Field(description="its file")
-    sha256: str = Field(description="of the kernel's file")
-    backend: str = Field(description="that was chosen")
-    engine: EngineRecord | None = Field(description="null if the run ended before there was a machine")
+    schema: int = described("version of this layout", default=SCHEMA)
+    kernel: str = described("its file")
+    sha256: str = described("of the kernel's file")
+    backend: str = described("that was chosen")
+    engine: EngineRecord | None = described("null if the run ended before there was a machine")
     outcome: OutcomeRecord
-    exit_code: int = Field(description="of the command")
-    instructions: int = Field(description="run by the guest; each round of a REP is one")
-    virtual_ns: int = Field(description="virtual time: 1 ns an instruction, charges for exits, and idle time")
+    exit_code: int = described("of the command")
+    instructions: int = described("run by the guest; each round of a REP is one")
+    virtual_ns: int = described("virtual time: 1 ns an instruction, charges for exits, and idle time")
     counts: Counts
     steps: tuple[StepRecord, ...]
-    marks: tuple[MarkRecord, ...] = Field((), description="where the output matched --mark; at most 10000")
-    samples: tuple[MarkRecord, ...] = Field((), description="every so often, as --sample says; at most 1000")
-    state_hash: str = Field(description="SHA-256 of memory, registers and devices; empty if not asked for")
-    end_state: dict[str, Any] | None = Field(description="of the reference kernel, at power off")
-    console_sha256: str = Field(description="of everything the guest printed")
+    marks: tuple[MarkRecord, ...] = described("where the output matched --mark; at most 10000", default=())
+    samples: tuple[MarkRecord, ...] = described("every so often, as --sample says; at most 1000", default=())
+    state_hash: str = described("SHA-256 of memory, registers and devices; empty if not asked for")
+    end_state: dict[str, Any] | None = described("of the reference kernel, at power off")
+    console_sha256: str = described("of everything the guest printed")
     host: HostRecord
 
     def to_json(self) -> str:
-        return self.model_dump_json(by_alias=True, indent=1) + "\n"
+        return json.dumps(asdict(self), ensure_ascii=False, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Record:
+        """What `to_json` wrote. :raises ValueError: naming the field that is wrong."""
+        from pydantic import TypeAdapter
+
+        return TypeAdapter(cls).validate_json(text)
 
     def repeatable(self) -> dict[str, Any]:
         """The record without the host's figures."""
-        return self.model_dump(exclude={"host"})
+        return {name: value for name, value in asdict(self).items() if name != "host"}
 
 
 def write_record(record: Record, path: Path) -> None:

@@ -7,6 +7,7 @@ guest or a backend wrote is text, never markup.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -47,8 +48,8 @@ class Page(HTMLParser):
 def result(kind: str, name: str, options: BootOptions) -> Result:
     output = bytearray()
     record = boot(None, options, Console(output.extend))
-    counts = record.counts.model_copy(update={"backend": {f"{name}.batch.1": 3, f"{name}.batch.4": 5}})
-    return Result(Job(kind, Spec(name)), record.model_copy(update={"counts": counts}), bytes(output))
+    counts = replace(record.counts, backend={f"{name}.batch.1": 3, f"{name}.batch.4": 5})
+    return Result(Job(kind, Spec(name)), replace(record, counts=counts), bytes(output))
 
 
 @pytest.fixture(scope="module")

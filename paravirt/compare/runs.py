@@ -115,7 +115,7 @@ class Runner:
 
 def _read(path: Path) -> Record | None:
     try:
-        return Record.model_validate_json(path.read_bytes())
+        return Record.from_json(path.read_bytes())
     except (OSError, ValueError):
         return None
 
