@@ -36,35 +36,35 @@ STDOUT_CLOSED = 141
 class Request(NamedTuple):
     """The command line as typed."""
 
-    kernel: Path | None
-    backend: str
-    options: tuple[str, ...]
-    initrd: Path | None
-    append: str
-    memory: str
-    vcpus: int
-    engine: str
-    no_accel: tuple[str, ...]
-    count_ops: bool
-    trace_ops: Path | None
-    noreplace: bool
-    until: str | None
-    until_output: str | None
-    mark: str | None
-    sample: float | None
-    timeout: float | None
-    max_instructions: int | None
-    idle_limit: float
-    realtime: bool | None
-    rtc: str
-    console: str
-    json_file: Path | None
-    trace: Path | None
-    trace_limit: int
-    stats: bool
-    screen: bool
-    quiet: bool
-    plugins: Path | None
+    kernel: Path | None = None
+    backend: str = "auto"
+    options: tuple[str, ...] = ()
+    initrd: Path | None = None
+    append: str = ""
+    memory: str = "128M"
+    vcpus: int = 1
+    engine: str = "auto"
+    no_accel: tuple[str, ...] = ()
+    count_ops: bool = False
+    trace_ops: Path | None = None
+    noreplace: bool = False
+    until: str | None = None
+    until_output: str | None = None
+    mark: str | None = None
+    sample: float | None = None
+    timeout: float | None = None
+    max_instructions: int | None = None
+    idle_limit: float = 600.0
+    realtime: bool | None = None
+    rtc: str = "fixed"
+    console: str = "stdio"
+    json_file: Path | None = None
+    trace: Path | None = None
+    trace_limit: int = 1_000_000
+    stats: bool = False
+    screen: bool = False
+    quiet: bool = False
+    plugins: Path | None = None
 
 
 def boot_command(request: Request) -> int:

@@ -23,14 +23,14 @@ static void enter(struct machine *m, uint32_t instructions)
 
 void pv_block(void *uc, uint64_t address, uint32_t instructions, struct machine *m)
 {
-	if (m->check_exit_request && !m->count_modes) {
+	if (m->check_exit_request) {
 		uint8_t *after = __builtin_return_address(0);
 		uint32_t spent = pv_inlined(after, m);
 
 		if (spent) {	/* the block has subtracted it; the other arguments were not loaded */
 			*m->budget += spent;
 			instructions = spent;
-		} else {
+		} else if (!m->count_modes) {
 			pv_inline(after, uc, address, instructions, m);
 		}
 	}
