@@ -111,7 +111,7 @@ def attach_native(domain: Domain) -> NativeXen | None:
     state.frames.attach(domain.frames, domain.ram.address)
     state.frames.set_page, state.frames.restore_state = code.unicorn("tlb_set_page"), code.unicorn("cpu_restore_state")
     state.frames.flush_page = code.unicorn("tlb_flush_page")
-    dispatcher.native = QuickCalls(state.frames)
+    domain.dispatcher.native = QuickCalls(state.frames)
     settle, machine = code.function("xen_settle", None, POINTER), ctypes.addressof(code.record)
     domain.machine.engine.on_stop = lambda: settle(machine)
 
