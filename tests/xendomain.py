@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,6 +37,22 @@ def xen_image(code: bytes = b"\xcc" * 64, changed: Mapping[int, bytes | int | No
         for kind, value in notes.items() if value is not None)
     data = make_elf([Load(TEXT, code, memsz=pages * 4096)], entry=TEXT - BASE, notes=descs)
     return load_elf(Path("test-kernel"), data)
+
+
+def xen_notes_of(text: bytes, *, entry: int) -> ElfImage:
+    """A kernel whose memory from TEXT on is `text`."""
+    return xen_image(text, {ENTRY: entry}, pages=-(-len(text) // 4096))
+
+
+@contextmanager
+def image_guest(image: ElfImage, disabled: Iterable[str] = (), memory: int = MEMORY) -> Iterator[Xen]:
+    """The backend with the domain of `image` built."""
+    backend = Xen()
+    with Machine(memory, disabled, reserved_memory(memory)) as machine:
+        guest = Guest(machine, KernelInfo.of(image), Xen.Options(), Console())
+        backend.paravirt_devices(guest)
+        backend.paravirt_build_guest(guest)
+        yield backend
 
 
 @contextmanager

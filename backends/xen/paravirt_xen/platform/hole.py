@@ -99,5 +99,6 @@ class Hole:
         vcpu = self.domain.vcpu
         vcpu.set_table(layout.GDTR, Segment(0, GDT_WINDOW, WINDOW_PAGES * PAGE - 1, 0))
         vcpu.set_table(layout.IDTR, Segment(0, 0, 0, 0))
-        vcpu.set_table(layout.TR, Segment(0, 0, 0, 0))
+        # IRET with NT set looks for the task to return to: a zero word, which is #TS.
+        vcpu.set_table(layout.TR, Segment(0, GDT_WINDOW + (WINDOW_PAGES - 1) * PAGE, 0, 0))
         vcpu.set_table(layout.LDTR, Segment(0, 0, 0, 0))

@@ -121,6 +121,8 @@ class Traps:
     def _enter(self, gate: Gate, what: str, below: tuple[int, ...] = ()) -> None:
         """The frame, with words `below` EIP. Nothing is changed unless all of it fits."""
         domain, vcpu = self.domain, self.domain.vcpu
+        if vcpu.state.words[layout.EFLAGS] & EFLAGS_VM:  # the CPU lets ring 1 do that; a real one does not
+            domain.crash(f"{what} in virtual-8086 mode, which an IRET of the guest has entered and no domain has")
         mask_at = domain.vcpu_info + abi.UPCALL_MASK
         mask = domain.ram.bytes[mask_at]
         eflags = vcpu.eflags & ~(EFLAGS_IF | EFLAGS_IOPL)
