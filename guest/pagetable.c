@@ -187,7 +187,10 @@ void clear_range(struct mm *mm, u32 start, u32 end, bool flush)
 	finish_gather(&gather);
 }
 
-/* Give the pages of an area its rights. A page that a fork shares stays read-only. The caller flushes the TLB. */
+/*
+ * Give the pages of an area its rights. A page that a fork shares stays read-only. The caller flushes the TLB. Entries
+ * are replaced as they stand: what the CPU may set in one meanwhile, accessed and dirty, is in the new one anyway.
+ */
 void protect_range(struct mm *mm, const struct vma *vma)
 {
 	u32 address = vma->start;
@@ -202,11 +205,11 @@ void protect_range(struct mm *mm, const struct vma *vma)
 		}
 		set_lazy_mode(LAZY_MMU);
 		for (; address < next; address += PAGE_SIZE, ptep++) {
-			void *page;
+			u64 pte = pte_val(*ptep);
+			void *page = va(pte & PTE_ADDRESS);
 
-			if (!has_page(pte_val(*ptep)))
+			if (!has_page(pte))
 				continue;
-			page = va(take_pte(mm, address, ptep) & PTE_ADDRESS);
 			set_pte_at(mm, address, ptep,
 				   pte_of(page, page_protection(vma->prot, va_to_page(page)->count == 1)));
 		}

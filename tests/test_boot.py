@@ -75,7 +75,7 @@ def test_programs_find_what_unix_has() -> None:
 
 
 BENCHMARKS = ("nothing", "null syscall", "null syscall (vdso)", "signal", "fork", "fork+exec", "pipe latency",
-              "pipe without a switch", "context switch", "page fault", "protection fault", "mmap")
+              "pipe without a switch", "context switch", "page fault", "protection fault", "mmap", "mprotect")
 
 
 def run_with(append: str) -> tuple[Record, str]:

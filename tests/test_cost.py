@@ -18,7 +18,7 @@ from paravirt.record import Record
 
 PAGE = cost.PAGE.read_text()
 BENCH_ROWS = ("null syscall", "null syscall (vdso)", "signal", "fork", "fork+exec", "pipe latency", "context switch",
-              "page fault", "protection fault", "mmap")
+              "page fault", "protection fault", "mmap", "mprotect")
 
 
 @cache

@@ -166,6 +166,35 @@ static void maps(u32 n)
 	}
 }
 
+/* New rights for 512 pages, all of which are there: the entries of one page table. */
+#define PROTECT_AT 0x60000000
+#define PROTECT_SIZE 0x200000
+
+static void protections(u32 n)
+{
+	volatile u8 *area = (volatile u8 *)PROTECT_AT;
+
+	while (n--)
+		mprotect(area, PROTECT_SIZE, n & 1 ? PROT_READ : PROT_READ | PROT_WRITE);
+}
+
+static void bench_mprotect(u32 n)
+{
+	volatile u8 *area = mmap((void *)PROTECT_AT, PROTECT_SIZE, PROT_READ | PROT_WRITE,
+				 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED);
+	u64 start;
+	u32 at;
+
+	for (at = 0; at < PROTECT_SIZE; at += PAGE)
+		area[at] = 1;
+	protections(1);
+	begin("mprotect", n);
+	start = now();
+	protections(n);
+	end(divide(now() - start, n));
+	munmap(area, PROTECT_SIZE);
+}
+
 static u32 to[2], from[2];
 
 static void round_trips(u32 n)
@@ -236,5 +265,6 @@ int bench_main(void)
 	bench("page fault", page_faults, 1000);
 	bench("protection fault", protection_faults, 1000);
 	bench("mmap", maps, 200);
+	bench_mprotect(20);
 	return 0;
 }
