@@ -1,7 +1,9 @@
 """All that a backend needs, and the only module of the framework that a backend imports."""
 
+from typing import TYPE_CHECKING, Any
+
 from paravirt import native
-from paravirt.backend import Answer, Backend, BackendOptions, Verdict
+from paravirt.backend import Answer, Backend, Verdict
 from paravirt.console import Console
 from paravirt.devices.board import PcBoard, pc_board
 from paravirt.errors import BackendError, ConfigError, GuestFault, ImageError, ParavirtError, PluginError, close_match
@@ -33,6 +35,18 @@ from paravirt.machine.outcome import End, GuestExit, Outcome, crash
 from paravirt.machine.platform_code import PlatformCode
 from paravirt.machine.vcpu import Segment, Vcpu
 from paravirt.pc import PC_EXITS, attach_pc, enter_protected_mode
+
+if TYPE_CHECKING:
+    from paravirt.backend_options import BackendOptions
+
+
+def __getattr__(name: str) -> Any:
+    if name == "BackendOptions":  # it needs pydantic, which takes long to import
+        from paravirt.backend_options import BackendOptions
+
+        return BackendOptions
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "BOOT_CS", "BOOT_DS", "E820", "NOP", "NULL", "PC_EXITS", "Answer", "Area", "Backend", "BackendError",

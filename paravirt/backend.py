@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple
-
-from pydantic import BaseModel, ConfigDict
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from paravirt.forms import hookimpl
 
-
-class BackendOptions(BaseModel):
-    """Base of a backend's options: values are checked and converted, unknown names refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 
 class Answer(enum.Enum):
@@ -36,18 +31,24 @@ class Backend:
     """Base of every backend.
 
     :cvar name: what ``--backend`` is given; :cvar summary: one line for listings.
-    :cvar Options: the model of its options.
+    :cvar Options: the model of its options; None: it has none.
     """
 
     name: ClassVar[str] = ""
     summary: ClassVar[str] = ""
-    Options: ClassVar[type[BaseModel]] = BackendOptions
+    Options: ClassVar[type[BaseModel] | None] = None
     # Groups of ops that this backend's platform does not have, with the reason; for listings and tests.
     absent: ClassVar[Mapping[str, str]] = {}
 
     @hookimpl
     def paravirt_options(self) -> type[BaseModel]:
-        return self.Options
+        from paravirt.backend_options import BackendOptions
+
+        return self.Options or BackendOptions
+
+    def has_options(self) -> bool:
+        """Whether its options need to be looked at when none is given."""
+        return self.Options is not None or type(self).paravirt_options is not Backend.paravirt_options
 
 
-__all__ = ["Answer", "Backend", "BackendOptions", "Verdict", "hookimpl"]
+__all__ = ["Answer", "Backend", "Verdict", "hookimpl"]

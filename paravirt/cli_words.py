@@ -80,6 +80,7 @@ def boot_request(words: Sequence[str]) -> Request | None:
         except ValueError:
             return None
     found.pop("", None)
+    found |= {field: tuple(values) for field, values in repeated.items()}
     from paravirt.cli_boot import Request
 
-    return Request(**found, **{field: tuple(values) for field, values in repeated.items()})
+    return Request(**found)

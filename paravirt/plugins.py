@@ -11,10 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pluggy
-from pydantic import BaseModel, ValidationError
 
 from paravirt import hookspecs
 from paravirt.backend import Answer, Backend, Verdict
@@ -22,6 +21,9 @@ from paravirt.config import BackendRow, Config, describe
 from paravirt.errors import ConfigError, PluginError, close_match
 from paravirt.guest import KernelInfo
 from paravirt.hookspecs import lifecycle
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 GROUP = "paravirt.backends"
 ASSIGN = "assign"  # the option of every backend that is the framework's
@@ -35,6 +37,10 @@ class PluginRow:
     source: str
     backends: tuple[str, ...] = ()
     problem: str = ""
+
+
+class NoOptions:
+    """The options of a backend that has none, and was given none."""
 
 
 @dataclass
@@ -105,6 +111,10 @@ class Plugins:
         row = self.config.row(backend.name)
         values: dict[str, Any] = {**(row.options if row else {}), **given}
         values.pop(ASSIGN, None)
+        if not values and not backend.has_options():
+            return cast("BaseModel", NoOptions())
+        from pydantic import ValidationError
+
         model = backend.paravirt_options()
         if ASSIGN in model.model_fields:
             raise PluginError(f"backend {backend.name!r}: its options define 'assign', which is the framework's own")

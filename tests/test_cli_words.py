@@ -68,7 +68,8 @@ def test_all_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("words", [
     [], ["plugins"], ["boot", "--help"], ["boot", "a", "b"], ["boot", "--append"], ["boot", "--append", "-x"],
-    ["boot", "--vcpus", "two"], ["boot", "--timeout", "1e3"], ["boot", "--quiet=1"], ["boot", "--json", "a", "--json", "b"],
+    ["boot", "--vcpus", "two"], ["boot", "--timeout", "1e3"], ["boot", "--quiet=1"],
+    ["boot", "--json", "a", "--json", "b"],
     ["boot", "--backend=xen", "--backend=vmi"], ["boot", "--"], ["boot", "--appendix", "x"]])
 def test_left_to_typer(words: list[str]) -> None:
     assert boot_request(words) is None

@@ -28,7 +28,7 @@ def problem(tmp_path: Path, text: str) -> str:
     ('defualt = "auto"\n', "defualt: unknown; did you mean 'default'?"),
     ('[[backend]]\nplugin = "x"\n', "backend.0.name: field required"),
     ('[[backend]]\nname = 7\n', "backend.0.name: input should be a valid string"),
-    ('[[backend]]\nname = ""\n', "backend.0.name: string should have at least 1 character"),
+    ('[[backend]]\nname = ""\n', "backend.0.name: must not be empty"),
     ('[[backend]]\nname = "x"\nenabled = "perhaps"\n', "backend.0.enabled"),
     ('[[backend]]\nname = "x"\n[[backend]]\nname = "x"\n', "backend 'x' has more than one row"),
     ('default = "nativ"\n[[backend]]\nname = "native"\n', "default: no backend 'nativ'; did you mean 'native'?"),

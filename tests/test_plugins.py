@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pluggy
 import pytest
@@ -52,7 +52,7 @@ def kernel() -> KernelInfo:
     return KernelInfo.of(load_image(REFERENCE_KERNEL))
 
 
-def loaded(*plugins: object, **rows: object) -> Plugins:
+def loaded(*plugins: object, **rows: Any) -> Plugins:
     off = tuple(BackendRow(name=name, enabled=False) for name in ("native", "xen", "vmi"))
     return load_plugins(Config(backend=off, **rows), plugins)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from paravirt.api import KernelInfo
+from paravirt.api import BackendOptions, KernelInfo
 from paravirt.console import Console
 from paravirt.guest import Guest
 from paravirt.image.elf import ElfImage, load_elf
@@ -64,7 +64,7 @@ def xen_guest(code: bytes = b"\xcc" * 64, changed: Mapping[int, bytes | int | No
     backend = Xen()
     with Machine(memory, disabled, reserved_memory(memory)) as machine:
         info = KernelInfo.of(xen_image(code, changed, pages))
-        guest = Guest(machine, info, Xen.Options(), console or Console(), command_line, initrd)
+        guest = Guest(machine, info, BackendOptions(), console or Console(), command_line, initrd)
         backend.paravirt_devices(guest)
         backend.paravirt_build_guest(guest)
         yield backend

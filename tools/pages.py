@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 from pydantic import BaseModel
 
@@ -81,19 +82,18 @@ def record_page() -> str:
     return "\n".join(lines)
 
 
-def _model(path: str, model: type[BaseModel], known: set[type[BaseModel]] | None = None) -> list[str]:
+def _model(path: str, model: type, known: set[type] | None = None) -> list[str]:
     known = known if known is not None else set()
     known.add(model)
     lines = [*([f"## {path}", ""] if path else []), *([_sentence(model), ""] if path else []),
              "| field | type | meaning |", "|---|---|---|"]
-    parts: list[tuple[str, type[BaseModel]]] = []
-    for name, field in model.model_fields.items():
-        shown = field.alias or field.serialization_alias or name
-        inner = next((each for each in _models(field.annotation)), None)
+    parts: list[tuple[str, type]] = []
+    for shown, annotation, description in _fields(model):
+        inner = next((each for each in _models(annotation)), None)
         if inner is not None and inner not in known:
             parts.append((f"{path}.{shown}".lstrip("."), inner))
-        about = field.description or (_sentence(inner) if inner is not None else "")
-        lines.append(f"| `{shown}` | {_type(field.annotation)} | {about} |")
+        about = description or (_sentence(inner) if inner is not None else "")
+        lines.append(f"| `{shown}` | {_type(annotation)} | {about} |")
     lines.append("")
     for place, inner in parts:
         if inner not in known:
@@ -101,12 +101,23 @@ def _model(path: str, model: type[BaseModel], known: set[type[BaseModel]] | None
     return lines
 
 
-def _sentence(model: type[BaseModel]) -> str:
+def _fields(model: type) -> Iterable[tuple[str, Any, str]]:
+    """Name, type and description of each field."""
+    if issubclass(model, BaseModel):
+        for name, each in model.model_fields.items():
+            yield each.alias or each.serialization_alias or name, each.annotation, each.description or ""
+    elif dataclasses.is_dataclass(model):
+        types = get_type_hints(model)
+        for field in dataclasses.fields(model):
+            yield field.name, types[field.name], field.metadata.get("description", "")
+
+
+def _sentence(model: type) -> str:
     return (inspect.getdoc(model) or "").split("\n")[0]
 
 
-def _models(annotation: Any) -> Iterable[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+def _models(annotation: Any) -> Iterable[type]:
+    if isinstance(annotation, type) and (issubclass(annotation, BaseModel) or dataclasses.is_dataclass(annotation)):
         yield annotation
     for each in get_args(annotation):
         yield from _models(each)

@@ -24,14 +24,12 @@ from paravirt.api import (
     hookimpl,
     plan_linux,
 )
-from paravirt_vmi.inspection import inspect
-from paravirt_vmi.options import VmiOptions
-from paravirt_vmi.platform.start import start_monitor
-from paravirt_vmi.rom import SIGNATURE
-from paravirt_vmi.table import VmiOps
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the monitor is imported where one is started: other backends' boots must not wait for it
     import typer
+
+    from paravirt_vmi.options import VmiOptions
+    from paravirt_vmi.platform.monitor import Monitor
 
 
 class Vmi(Backend):
@@ -39,13 +37,18 @@ class Vmi(Backend):
 
     name = "vmi"
     summary = "VMware's Virtual Machine Interface: a PC, an option ROM, and the kernel in ring 1"
-    Options = VmiOptions
     absent = MappingProxyType({
         "apic_write": "the machine has no local APIC",
         "apic_write_atomic": "the machine has no local APIC",
         "apic_read": "the machine has no local APIC",
         "read_pmc": "the CPU has no performance counters",
     })
+
+    @hookimpl
+    def paravirt_options(self) -> type[VmiOptions]:
+        from paravirt_vmi.options import VmiOptions
+
+        return VmiOptions
 
     @hookimpl
     def paravirt_probe(self, kernel: KernelInfo) -> Verdict:
@@ -57,14 +60,18 @@ class Vmi(Backend):
         if image.segments[0].paddr < 1 << 20:
             return Verdict(Answer.NO, f"its first segment lies at {image.segments[0].paddr:#x}, below 1 MiB: "
                                       "it is not made for a PC")
+        from paravirt_vmi.rom import SIGNATURE
+
         if any(SIGNATURE in segment.data for segment in image.segments):
             return Verdict(Answer.YES, f"it looks for the signature {SIGNATURE.decode()!r} of a VMI ROM")
         return Verdict(Answer.NO, f"the signature {SIGNATURE.decode()!r} is nowhere in it: it knows no VMI ROM")
 
     @hookimpl
     def paravirt_devices(self, guest: Guest) -> None:
-        self.monitor = monitor = start_monitor(guest)
-        monitor.board = attach_pc(guest, monitor.interrupt_line)
+        from paravirt_vmi.platform.start import start_monitor
+
+        self.monitor: Monitor = start_monitor(guest)
+        self.monitor.board = attach_pc(guest, self.monitor.interrupt_line)
 
     @hookimpl
     def paravirt_build_guest(self, guest: Guest) -> None:
@@ -75,6 +82,8 @@ class Vmi(Backend):
 
     @hookimpl
     def paravirt_install_ops(self, guest: Guest) -> OpTable:
+        from paravirt_vmi.table import VmiOps
+
         return VmiOps(guest)
 
 
@@ -87,6 +96,8 @@ def paravirt_commands(app: typer.Typer) -> None:
 
 @hookimpl
 def paravirt_inspect(data: bytes, path: Path) -> Iterable[tuple[str, object]] | None:
+    from paravirt_vmi.inspection import inspect
+
     return inspect(data, path)
 
 

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from paravirt.api import Answer, Backend, ElfImage, Guest, ImageError, KernelInfo, OpTable, Verdict, hookimpl, xen_notes
-from paravirt_xen.platform.builder import Builder, reserved_memory
-from paravirt_xen.platform.domain import Domain
-from paravirt_xen.platform.exits import Exits
-from paravirt_xen.platform.hypercalls import Dispatcher
-from paravirt_xen.platform.native import attach_native
-from paravirt_xen.platform.notes import parse_notes
-from paravirt_xen.platform.services import attach_services
-from paravirt_xen.platform.setup import take_memory
-from paravirt_xen.platform.start import start
-from paravirt_xen.platform.traps import Traps
-from paravirt_xen.table import XenOps, XenOptions
+
+if TYPE_CHECKING:  # the hypervisor is imported where one is built: other backends' boots must not wait for it
+    from paravirt_xen.platform.builder import Builder
+    from paravirt_xen.platform.domain import Domain
+    from paravirt_xen.table import XenOptions
 
 
 class Xen(Backend):
@@ -24,7 +19,6 @@ class Xen(Backend):
 
     name = "xen"
     summary = "a paravirtual Xen domain"
-    Options = XenOptions
     absent = MappingProxyType({"read_pmc": "the CPU has no performance counters"})
     builder: Builder
 
@@ -34,12 +28,20 @@ class Xen(Backend):
         return self.builder.domain
 
     @hookimpl
+    def paravirt_options(self) -> type[XenOptions]:
+        from paravirt_xen.table import XenOptions
+
+        return XenOptions
+
+    @hookimpl
     def paravirt_probe(self, kernel: KernelInfo) -> Verdict:
         image = kernel.image
         if not isinstance(image, ElfImage):
             return Verdict(Answer.NO, "a bzImage: the domain builder wants an ELF kernel")
         if not xen_notes(image):
             return Verdict(Answer.NO, "it has neither Xen notes nor a section __xen_guest")
+        from paravirt_xen.platform.notes import parse_notes
+
         try:
             notes = parse_notes(image)
         except ImageError as problem:
@@ -52,10 +54,17 @@ class Xen(Backend):
 
     @hookimpl
     def paravirt_reserved_memory(self, memory: int) -> int:
+        from paravirt_xen.platform.builder import reserved_memory
+
         return reserved_memory(memory)
 
     @hookimpl
     def paravirt_devices(self, guest: Guest) -> None:
+        from paravirt_xen.platform.builder import Builder
+        from paravirt_xen.platform.exits import Exits
+        from paravirt_xen.platform.hypercalls import Dispatcher
+        from paravirt_xen.platform.traps import Traps
+
         self.builder = Builder(guest)
         domain = self.domain
         domain.traps = Traps(domain)
@@ -65,6 +74,11 @@ class Xen(Backend):
 
     @hookimpl
     def paravirt_build_guest(self, guest: Guest) -> None:
+        from paravirt_xen.platform.native import attach_native
+        from paravirt_xen.platform.services import attach_services
+        from paravirt_xen.platform.setup import take_memory
+        from paravirt_xen.platform.start import start
+
         domain = self.builder.build()
         guest.machine_frame = domain.p2m.__getitem__
         take_memory(domain)
@@ -74,6 +88,8 @@ class Xen(Backend):
 
     @hookimpl
     def paravirt_install_ops(self, guest: Guest) -> OpTable:
+        from paravirt_xen.table import XenOps, XenOptions
+
         assert isinstance(guest.options, XenOptions)
         return XenOps(guest, lambda: self.domain, guest.options)
 
