@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 from paravirt.console import Console
 from paravirt.guest import Guest, KernelInfo
@@ -30,6 +30,7 @@ UD, STEPS = 6, 20_000
 VECTORS = 32
 FAULT_LOG = 0x8000  # a word for each vector: how often its handler ran
 DONE = b"\xfa\xf4"  # cli, hlt: with interrupts off the run is over
+FOR_EVER = b"\xeb\xfe"
 
 
 class Vmi:
@@ -105,17 +106,26 @@ class Vmi:
         assert outcome.end is End.HALT, outcome
         return self.vcpu.reg(layout.EAX)
 
-    def call(self, name: str, eax: int = 0, edx: int = 0, ecx: int = 0, stack: Sequence[int] = ()) -> Outcome:
+    def call(self, name: str, eax: int = 0, edx: int = 0, ecx: int = 0, stack: Sequence[int] = (),
+             **registers: int) -> Outcome:
         """Call the ROM's code of a call from ring 1, to the end of the run."""
-        return self.run_code(self.calling(name, eax, edx, ecx, stack))
+        return self.run_code(self.calling(name, eax, edx, ecx, stack), **registers)
 
-    def calling(self, name: str, eax: int = 0, edx: int = 0, ecx: int = 0, stack: Sequence[int] = ()) -> bytes:
+    def run_calls(self, *calls: tuple[Any, ...]) -> Outcome:
+        """Make calls one after the other, then run in circles to the limit: the end of the run leaves no trace."""
+        code = b""
+        for call in calls:
+            code += self.calling(*call, at=CODE + len(code))
+        return self.run_code(code + FOR_EVER)
+
+    def calling(self, name: str, eax: int = 0, edx: int = 0, ecx: int = 0, stack: Sequence[int] = (), *,
+                at: int = CODE) -> bytes:
         """Code that makes a call."""
         code = b"".join(b"\x68" + struct.pack("<I", word) for word in reversed(stack))
         for opcode, value in ((0xB8, eax), (0xBA, edx), (0xB9, ecx)):
             code += bytes([opcode]) + struct.pack("<I", value & 0xFFFFFFFF)
         target = self.monitor.base + self.monitor.rom.entries[name]
-        code += b"\xe8" + struct.pack("<i", target - (CODE + len(code) + 5))
+        code += b"\xe8" + struct.pack("<i", target - (at + len(code) + 5))
         return code + b"\x83\xc4" + bytes([4 * len(stack)])
 
     def result(self) -> tuple[int, int]:

@@ -80,6 +80,8 @@ class Traps:
             return True
         if offset == m.rom.iret:
             return self._iret_fault()
+        if vector == GP and self._emulated():  # a port, of the calls for ports
+            return True
         self._at_call_site(None)
         return False
 
@@ -162,10 +164,9 @@ class Traps:
         try:
             return emulate.instruction(m)
         except GuestFault as fault:
-            if fault.cr2 is not None:
-                vcpu.set_cr2(fault.cr2)
-                m.set_word("cr2", fault.cr2)
-            interrupts.deliver(m, fault.vector, fault.error, software=False)
+            if m.in_rom(vcpu.eip):
+                self._at_call_site(None)
+            self._inject(fault)
             return True
 
 
