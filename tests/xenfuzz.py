@@ -61,6 +61,7 @@ class Fuzzer:
                     self._play(min(LIFETIME, count - self.calls))
 
     def _play(self, count: int) -> None:
+        self._over = False
         for number in range(count):
             if number % NEW_POOL == 0:
                 self._words = b"".join(self.word().to_bytes(4, "little") for _ in range(POOL))
@@ -70,6 +71,8 @@ class Fuzzer:
             except Exception:
                 return  # the guest has unmapped what it passes; on with a new one
             self._one()
+            if self._over:
+                return
             if number % self._audit_every == 0:
                 audit(self._domain)
         audit(self._domain)
@@ -81,6 +84,8 @@ class Fuzzer:
             number = chance.choice((1, 14, 26, 12, 13, 32))
         for buffer in (BUFFERS[chance.randrange(4)], BUFFERS[4 + chance.randrange(4)]):
             self._fill(buffer, number)
+        if chance.random() < 0.1:
+            number = self._scribble()
         words = self.words(number)
         self.last = f"call {self.calls}: {number} {' '.join(hex(word) for word in words)}"
         self.calls += 1
@@ -93,12 +98,24 @@ class Fuzzer:
             self._steady()
         except GuestExit as end:
             answer = end.outcome.end.word
+            self._over = chance.random() < 0.3  # it may have left a ring that it ends on each time
             domain.machine.outcome = None
             start(self._backend.builder)
         finally:
             signal.alarm(0)
         name = HYPERCALLS[number].name if number in HYPERCALLS else "unknown"
         self.answers[f"{name} {answer if not isinstance(answer, int) or answer < 0 else 'done'}"] += 1
+
+    def _scribble(self) -> int:
+        """Write to a page that the guest shares with the hypervisor, its rings' indices above all; returns the call
+        that tells of it."""
+        chance, domain = self.chance, self._domain
+        mfn, indices = chance.choice(((domain.console_mfn, 3072), (domain.store_mfn, 2048), (domain.shared_mfn, 0),
+                                      (domain.shared_mfn, 2048)))
+        at = indices + 4 * chance.randrange(4) if chance.random() < 0.7 else 4 * chance.randrange(1024)
+        domain.ram.write_u32(mfn * 4096 + at, chance.choice((0, 1, 2, 16, 1023, 1024, 1025, 2048, 2049, MASK, MASK - 15,
+                                                              chance.getrandbits(11), chance.getrandbits(32))))
+        return 32
 
     def _call(self, number: int, words: list[int]) -> int | str:
         for _ in range(PARTS):
@@ -129,6 +146,8 @@ class Fuzzer:
                     words += [value & MASK, value >> 32]
                 elif argument.name in ("count", "entries") and chance.random() < 0.9:
                     words.append(chance.choice((0, 1, 1, 1, 2, 3, 17)))
+                elif number == 32 and argument.name == "command" and chance.random() < 0.4:
+                    words.append(4)  # send
                 elif argument.name in ("command", "type", "register") and chance.random() < 0.95:
                     words.append(chance.randrange(34))
                 elif argument.name == "va" and chance.random() < 0.9:
