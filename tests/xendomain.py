@@ -49,7 +49,7 @@ def image_guest(image: ElfImage, disabled: Iterable[str] = (), memory: int = MEM
     """The backend with the domain of `image` built."""
     backend = Xen()
     with Machine(memory, disabled, reserved_memory(memory)) as machine:
-        guest = Guest(machine, KernelInfo.of(image), Xen.Options(), Console())
+        guest = Guest(machine, KernelInfo.of(image), backend.paravirt_options()(), Console())
         backend.paravirt_devices(guest)
         backend.paravirt_build_guest(guest)
         yield backend
