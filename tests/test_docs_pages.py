@@ -10,9 +10,7 @@ import os
 import re
 import subprocess
 import sys
-import venv
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
@@ -20,6 +18,7 @@ import pytest
 
 from tests.commandline import ROOT
 from tests.kernels import kernel
+from tests.venvs import fresh
 from tools.pages import PAGES
 
 DOCS = ROOT / "docs"
@@ -53,15 +52,8 @@ def pattern(output: str) -> str:
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``bin`` of a fresh environment that sees this one's packages."""
-    try:
-        metadata.distribution("paravirt")
-    except metadata.PackageNotFoundError:
-        pytest.skip("paravirt is not installed here (`make test` installs it)")
     folder = tmp_path_factory.mktemp("docs") / "venv"
-    venv.create(folder, with_pip=False, symlinks=True)
-    own, = folder.glob("lib/python*/site-packages")
-    places = [place for place in sys.path if place.endswith("site-packages")]
-    (own / "outer.pth").write_text("".join(f"import site; site.addsitedir({place!r})\n" for place in places))
+    fresh(folder)
     for name, words in {"paravirt": "paravirt.cli", "pytest": "pytest -p no:cacheprovider",
                         "pip": f"pip --python {folder}/bin/python --disable-pip-version-check"}.items():
         script = folder / "bin" / name

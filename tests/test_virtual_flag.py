@@ -9,7 +9,9 @@ Ref: paravirt/machine/engine.py (virtual_flag, halt), exits.py (PORT_CHECK).
 
 from __future__ import annotations
 
-from paravirt.machine.exits import Exit, ExitTable, Kind
+import pytest
+
+from paravirt.machine.exits import Exit, ExitTable, Handler, Kind
 from paravirt.machine.outcome import End
 from paravirt.machine.vcpu import Vcpu
 from paravirt.pc import PC_EXITS
@@ -42,15 +44,30 @@ def test_the_word_decides_and_the_platform_halts(engine: str) -> None:
 
 @each_engine
 def test_a_port_check_of_the_platform(engine: str) -> None:
-    """With a check that allows everything no access of ring 3 faults on the portable engine, which asks Python; in C a
-    platform's library is asked instead, and without one the CPU decides."""
-    asked = []
+    """It is asked about every port that IOPL refuses, in place of the TSS, and what it says holds."""
+    def ran(check: Handler | None = None) -> tuple[list[int], list[int]]:
+        table = {**PC_EXITS, Exit(Kind.PORT_CHECK): check} if check is not None else PC_EXITS
+        with start("ports", engine, table=table) as guest:
+            guest.finish()
+            return [record.eip for record in guest.log()], guest.results(12)
 
-    def check(vcpu: Vcpu, port: int, size: int) -> bool:
+    asked: list[tuple[int, int, int]] = []
+
+    def as_the_tss_says(vcpu: Vcpu, port: int, size: int) -> bool:
         asked.append((vcpu.cpl, port, size))
         return vcpu.port_allowed(port, size)
 
-    with start("ports", engine, table={**PC_EXITS, Exit(Kind.PORT_CHECK): check}) as guest:
-        guest.finish()
-        if engine in ("portable", "no-state"):
-            assert (3, 0x10, 1) in asked
+    assert ran(as_the_tss_says) == ran()
+    assert (3, 0x10, 1) in asked and (3, 0x11, 1) in asked
+    refused, _ = ran(lambda vcpu, port, size: False)
+    assert refused != ran()[0], "port 10h, which the TSS allows, is refused"
+
+
+@pytest.mark.parametrize("engine", ["fast", "portable"])
+def test_a_port_check_that_raises_ends_the_run(engine: str) -> None:
+    def broken(vcpu: Vcpu, port: int, size: int) -> bool:
+        raise LookupError(f"port {port:#x}")
+
+    with start("ports", engine, table={**PC_EXITS, Exit(Kind.PORT_CHECK): broken}) as guest, \
+            pytest.raises(LookupError, match="port 0x10"):
+        guest.machine.run()

@@ -79,6 +79,8 @@ struct machine {
 	uint64_t nr_pending, pending[MAX_PENDING];
 	/* counts; only exceptions and interrupts are repeatable */
 	uint64_t exceptions[256], interrupts, rdtscs, fills;
+	/* asks Python whether IOPL's refusal holds; NULL: the TSS decides */
+	int (*port_check)(uint32_t port, int size);
 	/* instructions by mode: slower, so only if asked for */
 	uint64_t count_modes, user;	/* whether, and how many ran in ring 3 */
 	/* the platform */

@@ -9,6 +9,8 @@
  */
 #include "machine.h"
 
+enum { VECTOR_GP = 13 };
+
 static void check(struct machine *m, uint32_t port, int size)
 {
 	uint32_t eflags = ENV32(m, ENV_EFLAGS), cpl = ENV32(m, ENV_HFLAGS) & HFLAGS_CPL;
@@ -17,6 +19,11 @@ static void check(struct machine *m, uint32_t port, int size)
 		return;
 	if (m->platform && m->platform->port && m->platform->port(m, port, size))
 		return;
+	if (m->port_check) {
+		if (!m->port_check(port, size))
+			m->raise_exception(m->env, VECTOR_GP, 0, 0);
+		return;
+	}
 	m->check_io[size >> 1](m->env, port);
 }
 

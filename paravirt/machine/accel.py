@@ -66,6 +66,7 @@ class NativeMachine(ctypes.Structure):
         ("nr_pending", ctypes.c_uint64), ("pending", ctypes.c_uint64 * 64),
         ("exceptions", ctypes.c_uint64 * 256), ("interrupts", ctypes.c_uint64),
         ("rdtscs", ctypes.c_uint64), ("fills", ctypes.c_uint64),
+        ("port_check", Pointer),
         ("count_modes", ctypes.c_uint64), ("user", ctypes.c_uint64),
         ("platform", Pointer), ("platform_state", Pointer), ("traps", ctypes.c_uint64),
         ("interrupt_flag", Pointer),

@@ -21,6 +21,7 @@ from paravirt.machine.library import (
     MMIO_READ,
     MMIO_WRITE,
     OUT,
+    PORT_CHECK,
     SYSENTER,
     Library,
     Pointer,
@@ -113,6 +114,7 @@ class Callbacks:
         sysenter: Any = self.keep(SYSENTER(self._sysenter))
         acknowledge = self.keep(ctypes.CFUNCTYPE(ctypes.c_int)(self._acknowledge))
         self.acknowledge_pointer = ctypes.cast(acknowledge, Pointer)
+        self.port_check_pointer = ctypes.cast(self.keep(PORT_CHECK(self._port_allowed)), Pointer)
         if accelerator is not None:
             record.intr = ctypes.cast(intr, Pointer)
             record.gate = ctypes.cast(self.keep(GATE(self._gate)), Pointer)
@@ -201,6 +203,14 @@ class Callbacks:
             self.denied = bytes(self._state.bytes)
             self._engine.stop()
         return True
+
+    def _port_allowed(self, port: int, size: int) -> int:
+        """From the C side, for a port that IOPL refuses."""
+        try:
+            return self.handlers.port_allowed(port, size)
+        except BaseException as error:
+            self.fail(error)
+            return 0
 
     def _in(self, _uc: int, port: int, size: int, _user: int) -> int:
         try:

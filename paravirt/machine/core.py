@@ -83,6 +83,7 @@ class Machine:
     def _leave_to_the_cpu(self, dispatcher: Dispatcher) -> None:
         self.engine.native_vectors(dispatcher.native_vectors(), interrupts=dispatcher.native_interrupts,
                                    sysenter=dispatcher.native_sysenter)
+        self.engine.decide_ports(dispatcher.decides_ports)
 
     @property
     def dispatcher(self) -> Dispatcher:

@@ -117,6 +117,10 @@ class Engine:
         self._halt = True
         self.stop()
 
+    def decide_ports(self, asked: bool) -> None:
+        """Whether the handlers are asked about ports that IOPL refuses; else the TSS decides."""
+        self.record.port_check = self._callbacks.port_check_pointer if asked else None
+
     def gate_page(self, start: int, end: int, free: int | None = None) -> None:
         """EIPs at which ``int 0x83`` of a kernel is a call of the host. From `free` on it costs the guest no time."""
         self.record.gate_start, self.record.gate_end = start, end

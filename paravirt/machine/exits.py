@@ -113,6 +113,11 @@ class Dispatcher:
 
         self._exceptions[vector] = watched
 
+    @property
+    def decides_ports(self) -> bool:
+        """Whether this platform says which ports may be used, in place of the TSS."""
+        return self._port_check is not Vcpu.port_allowed
+
     def exception(self, vector: int, error: int, software: bool) -> None:
         vcpu = self.vcpu
         handler = (self._software if software else self._exceptions)[vector]

@@ -23,6 +23,7 @@ GATE = ctypes.CFUNCTYPE(None, ctypes.c_uint32)  # ours: accel/delivery.c
 INTR = ctypes.CFUNCTYPE(None, Pointer, ctypes.c_uint32, Pointer)
 IN = ctypes.CFUNCTYPE(ctypes.c_uint32, Pointer, ctypes.c_uint32, ctypes.c_int, Pointer)
 OUT = ctypes.CFUNCTYPE(None, Pointer, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32, Pointer)
+PORT_CHECK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_uint32, ctypes.c_int)  # ours: accel/ports.c
 INSN = ctypes.CFUNCTYPE(ctypes.c_int, Pointer, Pointer)
 SYSENTER = ctypes.CFUNCTYPE(None, Pointer, Pointer)
 MMIO_READ = ctypes.CFUNCTYPE(ctypes.c_uint64, Pointer, ctypes.c_uint64, ctypes.c_uint32, Pointer)
@@ -91,5 +92,5 @@ class Library:
         return str(unicorn.UcError(status))
 
 
-__all__ = ["CODE", "GATE", "IN", "INSN", "INTR", "MMIO_READ", "MMIO_WRITE", "OUT", "SYSENTER", "UNMAPPED",
+__all__ = ["CODE", "GATE", "IN", "INSN", "INTR", "MMIO_READ", "MMIO_WRITE", "OUT", "PORT_CHECK", "SYSENTER", "UNMAPPED",
            "EngineError", "Library", "Pointer", "const", "unicorn", "x86"]
