@@ -215,6 +215,29 @@ def test_the_periodic_timer_ticks_at_100_hz_until_it_is_stopped(guest: Caller) -
     assert fired(guest, 109 * MS) == [103 * MS, 106 * MS, 109 * MS]
 
 
+@pytest.mark.parametrize("when", [1 << 62, (1 << 63) - 1])
+def test_a_deadline_that_never_comes(guest: Caller, when: int) -> None:
+    """The machine's own clock ends before; nothing may trip over that."""
+    guest.bind_virq(0)
+    guest.call("vcpu_op", STOP_PERIODIC, 0, 0)
+    assert guest.call("vcpu_op", SINGLESHOT, 0, guest.put("QI", when, 0)) == 0
+    assert guest.call("vcpu_op", PERIODIC, 0, guest.put("Q", (1 << 62) - 1)) == 0
+    assert poll(guest, 1, timeout=when) == 0 and blocked(guest)
+    guest.pass_time(1 << 61)
+    assert blocked(guest) and guest.domain.machine.timeline.next_deadline() is None
+
+
+@pytest.mark.parametrize("when", [1 << 63, (1 << 64) - 1])
+def test_a_negative_deadline_is_past(guest: Caller, when: int) -> None:
+    guest.bind_virq(0)
+    guest.call("vcpu_op", STOP_PERIODIC, 0, 0)
+    assert guest.call("vcpu_op", SINGLESHOT, 0, guest.put("QI", when, 0)) == 0
+    assert fired(guest, MS) == [0]
+    assert poll(guest, 1, timeout=when) == 0
+    guest.pass_time(2 * MS)
+    assert not blocked(guest)
+
+
 @pytest.mark.parametrize(("period", "error"), [(0, EINVAL), (MS - 1, EINVAL), (1 << 62, EINVAL), (MS, 0),
                                                ((1 << 62) - 1, 0)])
 def test_periods(guest: Caller, period: int, error: int) -> None:

@@ -56,7 +56,7 @@ class Client:
         return int(answer.rstrip(b"\0"))
 
     def events(self) -> list[tuple[bytes, bytes]]:
-        taken, self.connection.events[:] = list(self.connection.events), []
+        taken = [self.connection.next_event() for _ in range(len(self.connection.events))]
         return [(event.split(b"\0")[0], event.split(b"\0")[1]) for event in taken]
 
 

@@ -31,7 +31,7 @@ from paravirt_xen.platform.errors import EFAULT, EINVAL, ENOSPC, ENOSYS, EPERM, 
 from paravirt_xen.platform.events import ANY_PORT, DOM0
 from paravirt_xen.platform.layout import HYPERVISOR_START
 from paravirt_xen.platform.runstate import BLOCKED, RUNNABLE, RUNNING, Runstate
-from paravirt_xen.platform.timers import Cancellable
+from paravirt_xen.platform.timers import Cancellable, call_at
 
 if TYPE_CHECKING:
     from paravirt_xen.platform.domain import Domain
@@ -139,7 +139,7 @@ class Scheduler:
                 return
         domain.events.polled = port if count == 1 else ANY_PORT
         if timeout:
-            self._poll_timer = domain.machine.timeline.call_at(timeout, self.unblock)
+            self._poll_timer = call_at(domain, timeout, self.unblock)
         self._deschedule("an event, or a port that it polls,")
 
     def _end_poll(self) -> None:

@@ -49,7 +49,7 @@ class Connection:
         self.home = b"/local/domain/%d" % domid
         self.watches: list[Watch] = []
         self.transactions: dict[int, Transaction] = {}
-        self.events: list[bytes] = []
+        self.events: dict[bytes, None] = {}  # in order, and none twice
         self._next_transaction = 1
         store.changed = self._changed
 
@@ -78,6 +78,12 @@ class Connection:
             return message._replace(kind=ERROR, payload=error.name.encode() + b"\0")
         return message._replace(payload=payload)
 
+    def next_event(self) -> bytes:
+        """The oldest watch event, which is the domain's now."""
+        payload = next(iter(self.events))
+        del self.events[payload]
+        return payload
+
     def path(self, name: bytes) -> bytes:
         """A path as the client wrote it, made absolute."""
         return name if name.startswith((b"/", b"@")) else self.home + b"/" + name
@@ -105,7 +111,7 @@ class Connection:
         name = path[len(watch.base) :].removeprefix(b"/") if watch.base else path
         payload = name + b"\0" + watch.token + b"\0"
         if len(payload) <= PAYLOAD_MAX and payload not in self.events and len(self.events) < MAX_EVENTS:
-            self.events.append(payload)
+            self.events[payload] = None
 
     def watch(self, name: bytes, token: bytes) -> None:
         path = self.path(name)

@@ -104,7 +104,7 @@ class StoreRing:
         moved = False
         while self._out or self.connection.events:
             if not self._out:
-                self._queue(Message(WATCH_EVENT, 0, 0, self.connection.events.pop(0)))
+                self._queue(Message(WATCH_EVENT, 0, 0, self.connection.next_event()))
             written = self._answers.write(bytes(self._out))
             del self._out[:written]
             moved |= written > 0

@@ -19,10 +19,18 @@ if TYPE_CHECKING:
 PERIOD_NS = 10_000_000
 FAR = 1 << 50  # a timeout so far away, or negative, is one that has wrapped
 FAR_NS = 100_000_000  # then: soon, but not at once
+NEVER = 1 << 62  # ns: 146 years; the machine's clock is a signed 64-bit number
 
 
 class Cancellable(Protocol):
     def cancel(self) -> None: ...
+
+
+def call_at(domain: Domain, when: int, callback: Callable[[], None]) -> Cancellable | None:
+    """Call at system time `when`, a signed 64-bit number: what is negative is past. None: it is too far away."""
+    if when >> 63:
+        when = 0
+    return domain.machine.timeline.call_at(when, callback) if when < NEVER else None
 
 
 class Timers:
@@ -44,8 +52,8 @@ class Timers:
     def _now(self) -> int:
         return self.domain.machine.engine.now()
 
-    def _call_at(self, when: int, callback: Callable[[], None]) -> Cancellable:
-        return self.domain.machine.timeline.call_at(when, callback)
+    def _call_at(self, when: int, callback: Callable[[], None]) -> Cancellable | None:
+        return call_at(self.domain, when, callback)
 
     def state(self) -> tuple[object, ...]:
         return self.single, self.period, self._last, self._running
