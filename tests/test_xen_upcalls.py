@@ -14,6 +14,7 @@ from paravirt.machine.outcome import End
 from tests.xensnippet import XenSnippet, xen_snippet
 
 SELF, BLOCK, POLL, MULTI, NMI, SPIN = range(6)
+SPIN_AND_TELL = 7
 MS = 1_000_000
 SLACK = 10_000  # ns between a deadline and the guest's looking at the clock
 COUNT_SLICE = 5_000  # of the portable clock, which is exact to a slice
@@ -95,6 +96,35 @@ def test_the_periodic_timer(engine: str) -> None:
         slack = SLACK if engine == "auto" else SLACK + 100 * COUNT_SLICE
         assert len(ticks) == 4
         assert all(10 * MS * number <= when <= 10 * MS * number + slack for number, when in enumerate(ticks, 1)), ticks
+
+
+def nanoseconds(guest: XenSnippet) -> list[int]:
+    """The times of the runstate: running, runnable, blocked, offline."""
+    words = guest.words("runstate", 11)[3:]
+    return [low | high << 32 for low, high in zip(words[::2], words[1::2], strict=True)]
+
+
+@each_engine
+@pytest.mark.parametrize("steal", [0, 25, 90])
+def test_stolen_time(engine: str, steal: int) -> None:
+    """Another domain takes its share behind each time slice of 30 ms; the guest's clock goes on meanwhile."""
+    with xen_snippet("events", engine, [SPIN_AND_TELL, 400 * MS], steal=steal) as guest:
+        run(guest)
+        running, runnable, blocked, offline = nanoseconds(guest)
+        times = guest.domain.counts["xen.preempted"]
+        stolen = 30 * MS * steal // (100 - steal)
+        assert runnable == times * stolen
+        assert times == (0 if not steal else 400 * MS // (30 * MS + stolen) + (400 * MS % (30 * MS + stolen) > 30 * MS))
+        assert (blocked, offline) == (0, 0)
+        assert running + runnable <= guest.machine.engine.now()
+        assert running + runnable >= 400 * MS
+
+
+def test_without_contention_nothing_is_stolen() -> None:
+    with xen_snippet("events", "auto", [BLOCK]) as guest:
+        run(guest)
+        runstate = guest.domain.sched.runstate
+        assert runstate.times[1] == 0 and runstate.times[2] > 6 * MS
 
 
 @pytest.mark.parametrize("case", [SELF, BLOCK, POLL, MULTI, NMI, SPIN])

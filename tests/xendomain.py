@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from paravirt.api import BackendOptions, KernelInfo
+from paravirt.api import KernelInfo
 from paravirt.console import Console
 from paravirt.guest import Guest
 from paravirt.image.elf import ElfImage, load_elf
@@ -58,13 +58,15 @@ def image_guest(image: ElfImage, disabled: Iterable[str] = (), memory: int = MEM
 @contextmanager
 def xen_guest(code: bytes = b"\xcc" * 64, changed: Mapping[int, bytes | int | None] | None = None, *,
               memory: int = MEMORY, engine: str = "auto", command_line: str = "", initrd: bytes | None = None,
-              pages: int = 2, console: Console | None = None) -> Iterator[Xen]:
+              pages: int = 2, console: Console | None = None,
+              options: Mapping[str, object] | None = None) -> Iterator[Xen]:
     """The backend with its domain built, registers loaded; ``backend.builder.guest.machine.run()`` runs it."""
     disabled = tuple(accel.NAMES) if engine == "portable" else ()
     backend = Xen()
     with Machine(memory, disabled, reserved_memory(memory)) as machine:
         info = KernelInfo.of(xen_image(code, changed, pages))
-        guest = Guest(machine, info, BackendOptions(), console or Console(), command_line, initrd)
+        chosen = backend.paravirt_options()(**(options or {}))
+        guest = Guest(machine, info, chosen, console or Console(), command_line, initrd)
         backend.paravirt_devices(guest)
         backend.paravirt_build_guest(guest)
         yield backend

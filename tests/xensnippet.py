@@ -77,8 +77,10 @@ class XenSnippet:
 
 
 @contextmanager
-def xen_snippet(name: str, engine: str = "auto", arguments: Iterable[int] = ()) -> Iterator[XenSnippet]:
-    """:param engine: auto or portable. :param arguments: words for `argument`."""
+def xen_snippet(name: str, engine: str = "auto", arguments: Iterable[int] = (), **options: object,
+                ) -> Iterator[XenSnippet]:
+    """:param engine: auto or portable. :param arguments: words for `argument`. :param options: of the backend."""
     output, code = bytearray(), contents(name)
-    with xen_guest(code, engine=engine, pages=-(-len(code) // 4096) + 1, console=Console(output.extend)) as backend:
+    with xen_guest(code, engine=engine, pages=-(-len(code) // 4096) + 1, console=Console(output.extend),
+                   options=options) as backend:
         yield XenSnippet(name, backend, output, arguments)

@@ -109,6 +109,22 @@ spin:
 	jb	1b
 	done
 
+/* 7: as 5, and the runstate at the end */
+spin_and_tell:
+	bind_timer
+	rdtsc
+	mov	%eax, %ecx
+1:	rdtsc
+	sub	%ecx, %eax
+	cmp	argument + 4, %eax
+	jb	1b
+	mov	$4, %ebx
+	xor	%ecx, %ecx
+	mov	$runstate, %edx
+	mov	$VCPU_OP, %eax
+	int	$0x82
+	done
+
 /* 6: `argument`[1] times the cheapest hypercall */
 version:
 	mov	argument + 4, %esi
@@ -118,7 +134,7 @@ version:
 	done
 
 	.data
-cases:	.long	self, block, poll, multi, nmi, spin, version
+cases:	.long	self, block, poll, multi, nmi, spin, version, spin_and_tell
 	.globl	runstate
 ipi:	.long	0, 0
 send:	.long	0

@@ -78,11 +78,13 @@ class Xen(Backend):
         from paravirt_xen.platform.services import attach_services
         from paravirt_xen.platform.setup import take_memory
         from paravirt_xen.platform.start import start
+        from paravirt_xen.table import XenOptions
 
         domain = self.builder.build()
         guest.machine_frame = domain.p2m.__getitem__
         take_memory(domain)
-        attach_services(self.domain)
+        assert isinstance(guest.options, XenOptions)
+        attach_services(domain, guest.options.steal)
         start(self.builder)
         attach_native(self.domain)
 

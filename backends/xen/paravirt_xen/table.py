@@ -25,10 +25,12 @@ zero = machine_code("31 c0", clobbers=EAX)
 
 
 class XenOptions(BackendOptions):
-    """What can be chosen for the guest side."""
+    """What can be chosen: for the guest side, and about the host that the domain runs on."""
 
     multicall: bool = Field(True, description="make hypercalls in batches where the kernel is in a lazy mode")
     vcpu_info: bool = Field(True, description="place the vcpu_info where the flag ops need no pointer to it")
+    steal: int = Field(0, ge=0, le=90, description="percent of the CPU that another domain takes; the guest sees it as "
+                                                   "stolen time")
 
 
 class XenOps(OpTable):

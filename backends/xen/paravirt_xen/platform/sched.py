@@ -27,6 +27,7 @@ from paravirt_xen.platform.abi import (
     SHUTDOWN_SUSPEND,
     SHUTDOWN_WATCHDOG,
 )
+from paravirt_xen.platform.contention import Contention
 from paravirt_xen.platform.errors import EFAULT, EINVAL, ENOSPC, ENOSYS, EPERM, ESRCH, HypercallError
 from paravirt_xen.platform.events import ANY_PORT, DOM0
 from paravirt_xen.platform.layout import HYPERVISOR_START
@@ -57,11 +58,14 @@ OUTCOMES: Mapping[int, tuple[End, str]] = {
 class Scheduler:
     """The one vcpu's.
 
+    :param share: percent of the CPU that another domain takes, see contention.py.
     :ivar runstate_area: virtual address of the guest's own copy of the runstate.
     """
 
-    def __init__(self, domain: Domain) -> None:
+    def __init__(self, domain: Domain, share: int = 0) -> None:
         self.domain = domain
+        self.contention = Contention(domain, share)
+        self.contention.scheduled_in()
         self.runstate = Runstate(domain.machine.engine.now())
         self.runstate_area: int | None = None
         self.blocked = False
@@ -88,6 +92,7 @@ class Scheduler:
         domain = self.domain
         self.blocked = True
         domain.timers.scheduled_out()
+        self.contention.scheduled_out()
         domain.machine.block(lambda: not self.blocked, waits_for)
         self.runstate.change(BLOCKED, domain.machine.engine.now())
 
@@ -99,6 +104,15 @@ class Scheduler:
         self._end_poll()
         self.runstate.change(RUNNABLE, self.domain.machine.engine.now())
 
+    def preempt(self, ns: int) -> None:
+        """Somebody else has the CPU for a time, though the vcpu could use it."""
+        machine = self.domain.machine
+        now = machine.engine.now()
+        self.domain.timers.scheduled_out()
+        machine.timeline.call_at(now + ns, lambda: None)
+        machine.block(lambda: machine.engine.now() >= now + ns, "the CPU")
+        self.runstate.change(RUNNABLE, now)
+
     def entering(self) -> None:
         """The CPU is about to run the vcpu."""
         domain = self.domain
@@ -107,6 +121,7 @@ class Scheduler:
             return
         self.runstate.change(RUNNING, domain.machine.engine.now())
         domain.timers.scheduled_in()
+        self.contention.scheduled_in()
         domain.clock.renew()
         self.store_runstate()
 

@@ -17,15 +17,18 @@ from paravirt_xen.platform.timers import Timers
 from paravirt_xen.platform.vcpuop import hold_writable
 
 
-def attach_services(domain: Domain) -> None:
-    """Serve a domain whose memory is built and accounted for."""
+def attach_services(domain: Domain, share: int = 0) -> None:
+    """Serve a domain whose memory is built and accounted for.
+
+    :param share: percent of the CPU that another domain takes.
+    """
     machine = domain.machine
     for mfn in (domain.store_mfn, domain.console_mfn):
         hold_writable(domain, mfn)
     domain.events = events = Events(domain)
     domain.timers = Timers(domain)
     domain.clock = GuestClock(domain)
-    domain.sched = Scheduler(domain)
+    domain.sched = Scheduler(domain, share)
     events.upcall_mask = True
     domain.store = StoreRing(domain, domain.store_mfn)
     domain.console = ConsoleRing(domain, domain.console_mfn)
