@@ -2,7 +2,8 @@
 /*
  * Calls of paravirt_ops. Each call site is recorded in .parainstructions, so that a backend can write its code
  * over the call. From C a site is `call *slot` (6 bytes); the four flag ops keep ECX and EDX themselves, so
- * that short code fits in without a register being lost (10 bytes).
+ * that short code fits in without a register being lost (10 bytes). Where interrupts go on there is room for code that
+ * looks whether one has been waiting (19 and 26 bytes).
  * Ref: Linux 2.6.23, include/asm-i386/paravirt.h; regparm(3): EAX, EDX, ECX, then the stack.
  */
 #ifndef PARAVIRT_H
@@ -21,9 +22,9 @@ extern u32 machine_ops[6], console_ops[2], smp_ops[7];
 	"772:\n\t.pushsection .parainstructions,\"a\"\n\t.long 771b\n\t.byte %c[op]\n\t.byte 772b-771b\n\t"            \
 	".short " PV_STRING(clobbers) "\n\t.popsection\n\t"
 #define PV_CALL "771:\n\tcall *paravirt_ops+4*%c[op]\n\t" PV_RECORD(CLBR_ANY)
-#define PV_CALL_SAVED                                                                                                  \
+#define PV_CALL_SAVED(room)                                                                                            \
 	"771:\n\tpushl %%ecx\n\tpushl %%edx\n\tcall *paravirt_ops+4*%c[op]\n\tpopl %%edx\n\tpopl %%ecx\n\t"            \
-	PV_RECORD(CLBR_EAX)
+	room PV_RECORD(CLBR_EAX)
 
 /* 0 to 4 argument words; the result is EDX:EAX, of which the caller takes what the op returns. */
 #define pv0(number) ({ u32 a_, d_, c_; \
@@ -65,24 +66,24 @@ static inline u32 save_fl(void)
 {
 	u32 flags;
 
-	__asm__ volatile(PV_CALL_SAVED : "=a"(flags) : [op] "i"(PV_SAVE_FL) : "memory", "cc");
+	__asm__ volatile(PV_CALL_SAVED("") : "=a"(flags) : [op] "i"(PV_SAVE_FL) : "memory", "cc");
 	return flags;
 }
 static inline void restore_fl(u32 flags)
 {
-	__asm__ volatile(PV_CALL_SAVED : "+a"(flags) : [op] "i"(PV_RESTORE_FL) : "memory", "cc");
+	__asm__ volatile(PV_CALL_SAVED(".nops 16\n\t") : "+a"(flags) : [op] "i"(PV_RESTORE_FL) : "memory", "cc");
 }
 static inline void irq_disable(void)
 {
 	u32 lost;
 
-	__asm__ volatile(PV_CALL_SAVED : "=a"(lost) : [op] "i"(PV_IRQ_DISABLE) : "memory", "cc");
+	__asm__ volatile(PV_CALL_SAVED("") : "=a"(lost) : [op] "i"(PV_IRQ_DISABLE) : "memory", "cc");
 }
 static inline void irq_enable(void)
 {
 	u32 lost;
 
-	__asm__ volatile(PV_CALL_SAVED : "=a"(lost) : [op] "i"(PV_IRQ_ENABLE) : "memory", "cc");
+	__asm__ volatile(PV_CALL_SAVED(".nops 9\n\t") : "=a"(lost) : [op] "i"(PV_IRQ_ENABLE) : "memory", "cc");
 }
 static inline void safe_halt(void) { pv0(PV_SAFE_HALT); }
 static inline void halt(void) { pv0(PV_HALT); }
