@@ -1,8 +1,8 @@
 """`paravirt new-backend NAME` makes a package that works from the first minute.
 
-What must hold: it installs with pip in an environment that has paravirt, its ops.S is assembled, its tests pass (that it
-conforms is tried by docs/writing-a-backend.md, test_docs_pages.py); its table names every op; a bad name or a folder that is there already is
-one line, and nothing is overwritten.
+What must hold: it installs with pip in an environment that has paravirt, its ops.S is assembled, its tests pass; its
+table names every op; a bad name or a folder that is there already is one line, and nothing is overwritten. That it
+conforms is tried by docs/writing-a-backend.md (test_docs_pages.py).
 """
 
 from __future__ import annotations

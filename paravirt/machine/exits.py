@@ -14,7 +14,8 @@ PORT_IN              port, size -> int                           none
 PORT_OUT             port, size, value -> None                   none
 CPUID                leaf, subleaf -> (eax, ebx, ecx, edx)       none
 SYSENTER             -> None                                     none
-PORT_CHECK           port, size -> bool: allowed                 none; absent: IOPL and TSS decide
+PORT_CHECK           port, size -> bool: allowed                 none; where IOPL refuses; absent: the TSS
+                                                                 decides
 ===================  ==========================================  =============================
 """
 
@@ -146,7 +147,7 @@ class Dispatcher:
         self._port_out(self.vcpu, port, size, value)
 
     def port_allowed(self, port: int, size: int) -> bool:
-        return self._port_check(self.vcpu, port, size)  # type: ignore[no-any-return]
+        return self.vcpu.iopl_allows() or self._port_check(self.vcpu, port, size)
 
     def cpuid(self, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
         self.traps += 1

@@ -218,10 +218,14 @@ class Vcpu:
 
     # ------------------------------------------------------------------ ports
 
+    def iopl_allows(self) -> bool:
+        """Whether IOPL lets the running code access every port."""
+        flags = self.state.words[layout.EFLAGS]
+        return self.cpl <= flags >> 12 & 3 and not flags & 0x20000
+
     def port_allowed(self, port: int, size: int) -> bool:
         """Whether the running code may access `port`: by IOPL, else by the TSS's bit map."""
-        flags = self.state.words[layout.EFLAGS]
-        if self.cpl <= flags >> 12 & 3 and not flags & 0x20000:
+        if self.iopl_allows():
             return True
         tss = self.table(layout.TR)
         if tss.limit < 0x67:
