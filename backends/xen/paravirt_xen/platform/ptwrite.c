@@ -21,7 +21,7 @@
 #define WEIGHTY ~(1ull << 63 | 0xf64ull)
 #define MFN(entry) ((entry) >> 12 & 0xffffffffffull)
 enum { UVMF_TLB_FLUSH = 1, UVMF_INVLPG = 2, UVMF_KIND = 3, UVMF_ALL = 4 };
-enum { WRITABLE_PAGETABLES = 1 << 2, RING1 = 1, CACHE_SHIFT = 3, LONGEST = 15 };
+enum { WRITABLE_PAGETABLES = 1 << 2, RING1 = 1, VECTOR_PF = 14, CACHE_SHIFT = 3, LONGEST = 15 };
 
 enum kind {
 	UNKNOWN, STORE_REGISTER, STORE_IMMEDIATE, AND_REGISTER, AND_IMMEDIATE, OR_REGISTER, OR_IMMEDIATE, XOR_REGISTER,
@@ -292,6 +292,8 @@ int xen_fill(struct machine *m, uint64_t va, int size, int access, int mmu, int 
 	value = (old & ~mask) | (value << shift & mask);
 	if ((value & PTE_P && !may_map(f, value)) || frees(f, old))
 		return 0;
+	m->account(m, VECTOR_PF);	/* it is an exit all the same, and costs what the fault would */
+	m->traps++;
 	f->pending = entry;
 	f->old = old;
 	f->writes++;
