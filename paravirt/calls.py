@@ -33,6 +33,7 @@ from paravirt.host_ops import HostOp, HostOps
 from paravirt.machine.core import Machine
 from paravirt.machine.layout import EAX, ECX, EDX
 from paravirt.machine.outcome import GuestExit, crash
+from paravirt.machine.stubs import host_leaves
 
 STUB_BYTES = 8
 STUB = b"\xcd\x83\xc3" + b"\xcc" * 5
@@ -51,6 +52,8 @@ class Calls:
         self._waiting: dict[int, greenlet] = {}
         self._boot: greenlet | None = None
         machine.dispatcher.gates = self._gates()
+        if not machine.exits_watched:
+            host_leaves(machine.engine, self._host.leaves(FIRST_OP))
         machine.engine.gate_page(gate_page, gate_page + PAGE)
 
     @staticmethod

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import operator
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from paravirt.errors import BackendError, GuestFault
 from paravirt.hookspecs import OpInfo
 from paravirt.hookspecs.types import Location, carry
 from paravirt.machine.core import Machine
 from paravirt.machine.layout import EAX, ECX, EDX, ESP
+from paravirt.machine.stubs import Leaf, leaf_changed
 
 WORD = 0xFFFFFFFF
 RETURN_BYTES = 4  # the return address, below the arguments on the stack
@@ -30,6 +32,11 @@ class HostOp:
         self.info, self.function, self.where, self.blocking = info, function, where, blocking
         self.locations: Sequence[Sequence[Location]] = carry(info.params)
         self.signed = [param.type.signed for param in info.params]
+
+    @property
+    def plain(self) -> bool:
+        """The common case: a leaf whose arguments are unsigned."""
+        return not (any(self.signed) or self.blocking or self.info.jumped)
 
     def plain_registers(self) -> list[tuple[int, int]]:
         """Registers of the low and high word (-1: it has none) of each argument that is in registers."""
@@ -62,6 +69,37 @@ def from_registers(places: Sequence[tuple[int, int]], words: memoryview) -> Call
     return lambda: [words[a] if b < 0 else words[a] | words[b] << 32 for a, b in zip(low, high, strict=True)]
 
 
+def with_registers(op: HostOp, read: Callable[[int, int], bytes]) -> Callable[[int, int, int, int], object]:
+    """`op`'s function with its arguments taken out of EAX, EDX, ECX and the stack at ESP, where regparm(3) has them.
+
+    Spelt out by shape: this is most of what a call of Python costs.
+    """
+    on_stack = struct.Struct("<" + op.stack_form())
+    size, unpack = on_stack.size, on_stack.unpack
+    shape = tuple(1 if high < 0 else 2 for _, high in op.plain_registers())
+    if size:
+        pick: Callable[[int, int, int], tuple[int, ...]] = PICK[shape]
+        return lambda a, d, c, esp: op.function(*pick(a, d, c), *unpack(read(esp + RETURN_BYTES, size)))
+    if shape == ():
+        return lambda a, d, c, esp: op.function()
+    if shape == (1,):
+        return lambda a, d, c, esp: op.function(a)
+    if shape == (2,):
+        return lambda a, d, c, esp: op.function(d << 32 | a)
+    if shape == (1, 2):
+        return lambda a, d, c, esp: op.function(a, c << 32 | d)
+    pick = PICK[shape]
+    return lambda a, d, c, esp: op.function(*pick(a, d, c))
+
+
+# By the words of the arguments that are in registers.
+PICK: Mapping[tuple[int, ...], Callable[[int, int, int], tuple[int, ...]]] = MappingProxyType({
+    (): lambda a, d, c: (), (1,): lambda a, d, c: (a,), (2,): lambda a, d, c: (d << 32 | a,),
+    (1, 1): lambda a, d, c: (a, d), (1, 2): lambda a, d, c: (a, c << 32 | d),
+    (2, 1): lambda a, d, c: (d << 32 | a, c), (1, 1, 1): lambda a, d, c: (a, d, c),
+})
+
+
 class HostOps:
     """The host functions of one machine, by number; `calls` counts them."""
 
@@ -72,7 +110,7 @@ class HostOps:
 
     def entry(self, number: int, op: HostOp) -> Callable[[], None]:
         """What the op's stub calls. The common case, unsigned arguments of a leaf, has nothing to decide."""
-        if any(op.signed) or op.blocking or op.info.jumped:
+        if not op.plain:
             return lambda: self.run(number, op)
         state = self._vcpu.state
         words, quads = state.words, state.quads
@@ -96,6 +134,36 @@ class HostOps:
                 quads[EAX] = result & WORD
                 if result_words == 2:
                     quads[EDX] = result >> 32 & WORD
+
+        return leaf
+
+    def leaves(self, first: int) -> dict[int, tuple[Leaf, int]]:
+        """Those of the common case once more, as the C side of the engine calls them; keys are stubs, op 0 at `first`.
+        """
+        return {first + number: (self._leaf(number, op), op.info.result_words)
+                for number, op in enumerate(self.ops) if op is not None and op.plain}
+
+    def _leaf(self, number: int, op: HostOp) -> Leaf:
+        call, calls, result_words = with_registers(op, self._vcpu.read), self.calls, op.info.result_words
+
+        def leaf(eax: int, edx: int, ecx: int, esp: int) -> int:
+            calls[number] += 1
+            try:
+                result = call(eax, edx, ecx, esp)
+                if not result_words:
+                    return 0
+                if isinstance(result, int):
+                    return result
+                raise TypeError(f"returned {result!r}, not an integer")
+            except BaseException as error:
+                leaf_changed(self._machine.engine)
+                try:
+                    if not isinstance(error, Exception):
+                        raise
+                    self._failed(op, error)
+                except BaseException as failure:
+                    self._machine.engine.fail(failure)
+                return 0
 
         return leaf
 

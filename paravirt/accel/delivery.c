@@ -66,6 +66,28 @@ void pv_deliver(struct machine *m, uint32_t vector, int software)
 	ENV32(m, ENV_OLD_EXCEPTION) = (uint32_t)-1;
 }
 
+/* A stub of the gate page: most host functions are called with what they take, and give back what they return. */
+static void call_host(struct machine *m, uint32_t stub)
+{
+	const struct leaf *leaf = m->leaves ? &m->leaves[stub] : 0;
+	uint64_t result;
+
+	if (!leaf || !leaf->function) {
+		m->gate(stub);
+		return;
+	}
+	m->traps++;
+	result = leaf->function(ENV32(m, ENV_EAX), ENV32(m, ENV_EDX), ENV32(m, ENV_ECX), ENV32(m, ENV_ESP));
+	if (m->leaf_failed) {
+		m->leaf_failed = 0;
+		return;
+	}
+	if (leaf->words > 0)
+		ENV64(m, ENV_EAX) = (uint32_t)result;
+	if (leaf->words > 1)
+		ENV64(m, ENV_EDX) = result >> 32;
+}
+
 void pv_intr(void *uc, uint32_t vector, struct machine *m)
 {
 	uint32_t is_int = ENV32(m, ENV_IS_INT);
@@ -80,7 +102,7 @@ void pv_intr(void *uc, uint32_t vector, struct machine *m)
 		ENV32(m, ENV_OLD_EXCEPTION) = (uint32_t)-1;
 		if (eip < m->gate_free)
 			pv_spend(m, m->gate_ns);
-		m->gate((uint32_t)(eip - m->gate_start) / STUB_BYTES);
+		call_host(m, (uint32_t)(eip - m->gate_start) / STUB_BYTES);
 		return;
 	}
 	if (m->platform && m->platform->exception && m->platform->exception(m, vector, is_int != 0))

@@ -33,6 +33,12 @@ typedef int (*tlb_fill_fn)(void *cpu, uint64_t va, int size, int access, int mmu
 
 struct platform;
 
+/* A host function that needs nothing but registers: `words` of EDX:EAX are what it returns. */
+struct leaf {
+	uint64_t (*function)(uint32_t eax, uint32_t edx, uint32_t ecx, uint32_t esp);
+	uint64_t words;
+};
+
 /* One per machine. Python sees the same layout as a ctypes.Structure of the same field names. */
 struct machine {
 	int64_t *budget;		/* virtual ns left in this slice; an instruction costs 1 */
@@ -64,6 +70,8 @@ struct machine {
 	uint64_t native[4];		/* bit n: vector n is delivered by do_interrupt, Python is not asked */
 	uint64_t gate_start, gate_end;	/* EIPs of the gate page: int 0x83 there is a call of the host */
 	uint64_t gate_free;		/* from this EIP on it is an observer's, and costs the guest nothing */
+	const struct leaf *leaves;	/* by stub; without a function: gate() is called */
+	uint64_t leaf_failed;		/* the function has set the registers itself */
 	uint64_t external;		/* what is being delivered is no INT n: a fault of it has EXT set */
 	uint64_t window;		/* out: the guest can take an interrupt (when acknowledge is NULL) */
 	int64_t exception_ns, rdtsc_ns, gate_ns;

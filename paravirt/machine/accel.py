@@ -35,12 +35,19 @@ NAMES = {
     "delivery": "exceptions and interrupts are delivered by libunicorn from C",
     "platform": "what a platform has in C runs in C",
 }
+STUBS = 512  # of the gate page
 CLASS_WORDS = 0xD0 // 8
 _SIZE_FIELD, _ICOUNT_FIELD = b"\x0f\xb7\x40\x14", b"\x0f\xb7\x40\x16"  # movzx eax, word [rax+...]
 
 
 class Unavailable(Exception):
     """One speed-up cannot be had on this host; the message says why."""
+
+
+class NativeLeaf(ctypes.Structure):
+    """``struct leaf`` of accel/machine.h."""
+
+    _fields_ = (("function", Pointer), ("words", ctypes.c_uint64))
 
 
 class NativeMachine(ctypes.Structure):
@@ -57,6 +64,7 @@ class NativeMachine(ctypes.Structure):
         ("storm_at", ctypes.c_int64), ("storm", ctypes.c_uint64), ("storm_limit", ctypes.c_uint64),
         ("recent", ctypes.c_uint64), ("native", ctypes.c_uint64 * 4),
         ("gate_start", ctypes.c_uint64), ("gate_end", ctypes.c_uint64), ("gate_free", ctypes.c_uint64),
+        ("leaves", Pointer), ("leaf_failed", ctypes.c_uint64),
         ("external", ctypes.c_uint64), ("window", ctypes.c_uint64),
         ("exception_ns", ctypes.c_int64), ("rdtsc_ns", ctypes.c_int64), ("gate_ns", ctypes.c_int64),
         ("tsc_offset", ctypes.c_uint64), ("msrs", ctypes.c_uint64),

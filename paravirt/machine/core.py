@@ -37,6 +37,7 @@ class Machine:
         self.vcpu = Vcpu(self, self.engine)
         self.timeline = Timeline(self.engine.now, self.engine.shorten)
         self.watch_exits: Callable[[Dispatcher], Handlers] = lambda dispatcher: dispatcher
+        self.exits_watched = False
         self.acknowledge: Callable[[], int] = lambda: -1
         self.device_state: Callable[[], Mapping[str, object]] = dict
         self.wait_for_input: Callable[[], bool] = lambda: False
@@ -69,7 +70,9 @@ class Machine:
     def connect(self, table: ExitTable) -> None:
         """Let a platform's exit table answer."""
         self._dispatcher = dispatcher = Dispatcher(self.vcpu, table, self.mmio, self._acknowledge)
-        self.engine.connect(self.watch_exits(dispatcher))
+        handlers = self.watch_exits(dispatcher)
+        self.exits_watched = handlers is not dispatcher
+        self.engine.connect(handlers)
         self._leave_to_the_cpu(dispatcher)
 
     def watch_exception(self, vector: int, look: Callable[[int], None]) -> None:

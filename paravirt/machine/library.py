@@ -20,6 +20,7 @@ VERSION = (2, 1, 4)
 Pointer = ctypes.c_void_p
 # Callback types of unicorn.h. Python callbacks take the GIL themselves.
 GATE = ctypes.CFUNCTYPE(None, ctypes.c_uint32)  # ours: accel/delivery.c
+LEAF = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint32)
 INTR = ctypes.CFUNCTYPE(None, Pointer, ctypes.c_uint32, Pointer)
 IN = ctypes.CFUNCTYPE(ctypes.c_uint32, Pointer, ctypes.c_uint32, ctypes.c_int, Pointer)
 OUT = ctypes.CFUNCTYPE(None, Pointer, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32, Pointer)
@@ -92,5 +93,5 @@ class Library:
         return str(unicorn.UcError(status))
 
 
-__all__ = ["CODE", "GATE", "IN", "INSN", "INTR", "MMIO_READ", "MMIO_WRITE", "OUT", "PORT_CHECK", "SYSENTER", "UNMAPPED",
-           "EngineError", "Library", "Pointer", "const", "unicorn", "x86"]
+__all__ = ["CODE", "GATE", "IN", "INSN", "INTR", "LEAF", "MMIO_READ", "MMIO_WRITE", "OUT", "PORT_CHECK", "SYSENTER",
+           "UNMAPPED", "EngineError", "Library", "Pointer", "const", "unicorn", "x86"]

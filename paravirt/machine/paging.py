@@ -110,8 +110,8 @@ def translate(ram: Ram, tables: Tables, va: int, *, write: bool = False, user: b
     cr0, cr3, cr4 = tables
     if not cr0 & CR0_PG:
         return va
-    if cr4 & CR4_PAE and not user:
-        physical = _used_before(ram, cr0, cr3, va, write)
+    if not user:
+        physical = used_before(ram, cr0, cr3, cr4, va, write)
         if physical is not None:
             return physical
     leaf = lookup(ram, tables, va)
@@ -132,9 +132,11 @@ def translate(ram: Ram, tables: Tables, va: int, *, write: bool = False, user: b
     return leaf.physical
 
 
-def _used_before(ram: Ram, cr0: int, cr3: int, va: int, write: bool) -> int | None:
+def used_before(ram: Ram, cr0: int, cr3: int, cr4: int, va: int, write: bool) -> int | None:
     """Physical address of `va` with PAE tables, for a supervisor's access that is allowed and that the CPU has made
     before: accessed and dirty bits are set. None: it is to be looked at closely. (The hot path of host functions.)"""
+    if not (cr0 & CR0_PG and cr4 & CR4_PAE):
+        return None
     quads = ram.quads
     try:
         pdpte = quads[(cr3 & 0xFFFFFFE0) + (va >> 27 & 0x18) >> 3]

@@ -50,7 +50,9 @@ class Ram:
 
     def write(self, address: int, data: bytes | memoryview) -> None:
         """Store `data` at physical `address`; what would lie outside RAM is dropped."""
-        length = min(len(data), max(0, self.size - address))
+        length = len(data)
+        if address + length > self.size:
+            length = max(0, self.size - address)
         if length:
             end = address + length
             self.bytes[address:end] = data[:length]

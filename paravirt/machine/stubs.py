@@ -1,4 +1,4 @@
-"""Code hooks at places of the guest that cost it nothing: to count stubs, and to be told of a moment.
+"""Stubs as the machine knows them: counted ones, those of host functions, and moments to be told of.
 
 Ref: Unicorn 2.1.4 include/unicorn/unicorn.h (uc_cb_hookcode_t, UC_HOOK_CODE with bounds).
 """
@@ -6,10 +6,11 @@ Ref: Unicorn 2.1.4 include/unicorn/unicorn.h (uc_cb_hookcode_t, UC_HOOK_CODE wit
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from paravirt.machine.library import CODE, Pointer
+from paravirt.machine import accel
+from paravirt.machine.library import CODE, LEAF, Pointer
 
 if TYPE_CHECKING:
     from paravirt.machine.engine import Engine
@@ -61,3 +62,25 @@ def call_at(engine: Engine, address: int, function: Callable[[], None]) -> None:
             engine.fail(error)
 
     engine.code_hook(CODE(reached), address, address)
+
+
+Leaf = Callable[[int, int, int, int], int]
+
+
+def host_leaves(engine: Engine, leaves: Mapping[int, tuple[Leaf, int]]) -> None:
+    """Let stubs of the gate page call a function at once, with EAX, EDX, ECX and ESP.
+
+    So many words of what it returns go to EDX:EAX. It must not raise; one that has changed the registers itself says
+    so by `leaf_changed`. Without the C side this does nothing, and `Handlers.gate` is asked as for all other stubs.
+    """
+    if engine.seams.accelerator is None:
+        return
+    table = (accel.NativeLeaf * (accel.STUBS + 1))()
+    for stub, (function, words) in leaves.items():
+        table[stub] = accel.NativeLeaf(ctypes.cast(engine.keep(LEAF(function)), Pointer), words)
+    engine.record.leaves = ctypes.addressof(engine.keep(table))
+
+
+def leaf_changed(engine: Engine) -> None:
+    """The registers are as they should be: nothing of what the leaf returns is to be stored."""
+    engine.record.leaf_failed = 1

@@ -12,6 +12,7 @@ from paravirt.machine import layout, paging
 from paravirt.machine.engine import Engine
 from paravirt.machine.layout import CR, CS, DS, EIP, ES, HF_CPL, SEGMENT, SS, segment_offset
 from paravirt.machine.library import x86
+from paravirt.machine.paging import used_before
 
 if TYPE_CHECKING:
     from paravirt.machine.core import Machine
@@ -163,7 +164,9 @@ class Vcpu:
     def read(self, va: int, length: int, *, user: bool = False) -> bytes:
         """`length` bytes at a virtual address; nothing is returned if any of them faults."""
         if 0 < length <= 4096 - (va & 4095):
-            return self.ram.read(self.translate(va, user=user), length)
+            quads, ram = self.state.quads, self.ram
+            physical = None if user else used_before(ram, quads[CR], quads[CR + 3], quads[CR + 4], va, False)
+            return ram.read(self.translate(va, user=user) if physical is None else physical, length)
         parts = []
         while length:
             span = min(length, 4096 - (va & 4095))
@@ -174,7 +177,9 @@ class Vcpu:
     def write(self, va: int, data: bytes, *, user: bool = False) -> None:
         """Store `data` at a virtual address; nothing is stored if any byte of it faults."""
         if 0 < len(data) <= 4096 - (va & 4095):
-            self.ram.write(self.translate(va, write=True, user=user), data)
+            quads, ram = self.state.quads, self.ram
+            physical = None if user else used_before(ram, quads[CR], quads[CR + 3], quads[CR + 4], va, True)
+            ram.write(self.translate(va, write=True, user=user) if physical is None else physical, data)
             return
         pieces = []
         start = 0
