@@ -87,6 +87,32 @@ def test_linux_reaches_user_space_and_powers_off(build: str) -> None:
     assert lines[begin:end][: len(before_tests)] == before_tests
 
 
+SHELL = b"""\
+echo answer-$((6 * 7))
+i=0; while [ $i -lt 5000 ]; do i=$((i+1)); done; sleep 2
+grep '^cpu ' /proc/stat; cat /proc/uptime; date -u
+grep -c hvc_console /proc/interrupts
+poweroff -f
+"""
+
+
+def test_a_shell_on_hvc0_is_typed_at_and_time_is_kept() -> None:
+    """Half of the CPU is another domain's: the guest sees it as stolen, and its clock is right all the same."""
+    kernel, initrd = guest_file("kernels/up/vmlinux"), guest_file("initrd-sh.gz")
+    record, console = run(kernel, typed=SHELL, append="console=hvc0 quiet", initrd=initrd.read_bytes(),
+                          options={"steal": "50"})
+    assert (record.outcome.kind, record.exit_code) == ("poweroff", 0), record.outcome.reason
+    lines = console.splitlines()
+    assert "answer-42" in lines
+    _, user, _, _, idle, _, _, _, stolen, *_ = next(line for line in lines if line.startswith("cpu ")).split()
+    assert int(user) > 0 and int(idle) >= 190, "it slept for two seconds"
+    expected = 3 * record.counts.backend["xen.preempted"]  # ticks of 10 ms: a slice of 30 ms for each of its own
+    assert expected - 3 <= int(stolen) <= expected and int(stolen) > 0
+    uptime = float(next(line for line in lines if re.fullmatch(r"\d+\.\d\d \d+\.\d\d", line)).split()[0])
+    assert 2 < uptime <= record.virtual_ns / 1e9
+    assert any(re.fullmatch(r"Tue Oct  9 20:31:4\d UTC 2007", line) for line in lines), "the machine's date"
+
+
 def test_linux_on_the_portable_engine() -> None:
     record, lines = linux("up", "portable")
     assert (record.outcome.kind, record.exit_code) == ("poweroff", 0), record.outcome.reason
