@@ -41,10 +41,10 @@ def serve_linux(plugins: Plugins, guest: Guest, run: Run, assign: str | None) ->
     if tables is None or not (wanted or options.count_ops):
         return
     wanted = wanted or ["--count-ops"]
-    if UNPATCHED not in guest.command_line.split():
+    pages: StubPages | None = run.call(plugins.manager.hook.paravirt_stub_pages, guest=guest)
+    if UNPATCHED not in guest.command_line.split() and not (pages is not None and pages.patched):
         raise ConfigError(f"{wanted[0]}: put {UNPATCHED} on the kernel's command line (--append): "
                           "a call site that the kernel has patched does not pass its op's slot")
-    pages: StubPages | None = run.call(plugins.manager.hook.paravirt_stub_pages, guest=guest)
     if pages is None:
         raise PluginError(f"backend {run.backend!r} gives no pages to put behind the slots of a Linux kernel, "
                           f"so {wanted[0]} cannot be had")

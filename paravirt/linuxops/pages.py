@@ -37,12 +37,14 @@ class StubPages:
         time when the kernel has filled its tables, later where it changes some. No op may be called before the
         first, or it is missed.
     :ivar writable: whether the kernel may write there, so that an assigned table's guest code may have data.
+    :ivar patched: the kernel patches its call sites here in a way that leaves them indirect, or counts elsewhere.
     """
 
     virtual: int
     frames: Sequence[int]
     moments: Sequence[str]
     writable: bool = True
+    patched: bool = False
 
     def write(self, ram: Ram, address: int, data: bytes) -> None:
         """Store `data` at virtual `address`, whatever the guest's page tables say."""

@@ -7,6 +7,7 @@ asks it call by call how to go on (docs/vmi.md).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -18,10 +19,12 @@ from paravirt.api import (
     Guest,
     KernelInfo,
     OpTable,
+    StubPages,
     Verdict,
     attach_pc,
     enter_protected_mode,
     hookimpl,
+    pc_stub_pages,
     plan_linux,
 )
 
@@ -30,6 +33,8 @@ if TYPE_CHECKING:  # the monitor is imported where one is started: other backend
 
     from paravirt_vmi.options import VmiOptions
     from paravirt_vmi.platform.monitor import Monitor
+
+MOMENTS = ("i386_start_kernel", "finish_e820_parsing")
 
 
 class Vmi(Backend):
@@ -79,6 +84,13 @@ class Vmi(Backend):
                           initrd=guest.initrd)
         enter_protected_mode(guest.machine.vcpu, plan)
         guest.machine.ram.write(self.monitor.rom_at, self.monitor.rom.image)
+
+    @hookimpl
+    def paravirt_stub_pages(self, guest: Guest) -> StubPages:
+        """The kernel's tables are complete at its start, and changed by activate_vmi, behind which `MOMENTS` has the
+        next function. Its patching there makes six flag and return ops direct calls of the ROM, which counts them
+        itself, and leaves the rest indirect."""
+        return replace(pc_stub_pages(guest, MOMENTS), patched=True)
 
     @hookimpl
     def paravirt_install_ops(self, guest: Guest) -> OpTable:
