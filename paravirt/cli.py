@@ -31,6 +31,7 @@ def main() -> None:
         status = 141 if isinstance(end.__context__, BrokenPipeError) else end.code
     if status == 141:
         _drop_output()
+    gc.freeze()  # the collection at exit would look at all that was ever imported
     sys.exit(status)
 
 

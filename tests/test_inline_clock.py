@@ -54,8 +54,7 @@ def test_large_blocks_go_on_calling() -> None:
     with start("blocks", arguments=[100]) as guest:
         guest.finish()
         record = guest.machine.engine.record
-        assert record.not_inlined >= 100, "the block of 128 instructions, at each round"
-        assert record.not_inlined < 1000, "and no small block"
+        assert 2 <= record.not_inlined <= 4, "the block of 128 instructions and the larger ones"
 
 
 def test_every_block_of_a_working_guest_counts_by_itself() -> None:

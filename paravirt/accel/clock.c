@@ -3,8 +3,8 @@
  * Virtual time: every block that is entered costs its instructions.
  *
  * The only block hook of the machine. It stops the CPU at the first block boundary at which the budget is
- * spent, before that block runs, and gives its cost back. Most blocks call it once: it rewrites its own call
- * so that they count by themselves from then on (inline.c), and call again when the budget is spent.
+ * spent, before that block runs, and gives its cost back. Most blocks count by themselves (inline.c), and call it
+ * when the budget is spent.
  */
 #include "machine.h"
 
@@ -24,14 +24,11 @@ static void enter(struct machine *m, uint32_t instructions)
 void pv_block(void *uc, uint64_t address, uint32_t instructions, struct machine *m)
 {
 	if (m->check_exit_request) {
-		uint8_t *after = __builtin_return_address(0);
-		uint32_t spent = pv_inlined(after, m);
+		uint32_t spent = pv_inlined(__builtin_return_address(0), m);
 
 		if (spent) {	/* the block has subtracted it; the other arguments were not loaded */
 			*m->budget += spent;
 			instructions = spent;
-		} else if (!m->count_modes) {
-			pv_inline(after, uc, address, instructions, m);
 		}
 	}
 	enter(m, instructions);

@@ -5,7 +5,7 @@
  *	mov rdi, uc; mov esi, address; mov edx, instructions; mov rcx, m; call pv_block
  *	mov rdi, uc; xor esi, esi; call helper_check_exit_request
  *
- * pv_block, at its first call from a block, writes over the first three loads
+ * pv_gen_code, when a block has been translated, writes over the first three loads
  *
  *	sub qword [rbp-8], instructions; jl slow; cmp dword [rbp-16], 0; jge block
  *	jmp slow; (unused bytes, the last one: instructions)
@@ -14,8 +14,8 @@
  * block:
  *
  * rbp is env; [rbp-16] is the word that helper_check_exit_request looks at, [rbp-8] the budget. No flag and no
- * register but the loaded ones changes, none of which lives across a call. The block runs on this very
- * thread, and what it returns to is left as it was. Code that is translated anew starts with the calls again.
+ * register but the loaded ones changes, none of which lives across a call. The code has not run yet: writing to
+ * code that has would cost the host a flush of its pipeline for each block.
  *
  * Everything that is overwritten or jumped over is compared first, in each form that libunicorn's code
  * generator has for it; what differs is left alone and goes on calling.
@@ -27,9 +27,14 @@
 
 enum { RCX = 1, RDX = 2, RSI = 6, RDI = 7 };
 enum { MAX_INLINE = 127 };	/* an immediate byte; larger blocks gain nothing */
-enum { LOAD_BYTES = 10, LEA_BYTES = 7, CALL_BYTES = 5, FAR_CALL_BYTES = 6, SITE_MIN = 7 + 2 + 5, SITE_MAX = 10 + 5 + 5 };
+enum { LOAD_BYTES = 10, LEA_BYTES = 7, CALL_BYTES = 5, FAR_CALL_BYTES = 6 };
+enum { BEFORE = 32 };	/* bytes of code before the first call: EIP is stored there */
+/* TranslationBlock; the number of instructions is where accel.py has found it for block hooks */
+enum { TB_PC = 0, TB_INSTRUCTIONS = 22, TB_CODE = 32 };
 
 void pv_block(void *uc, uint64_t address, uint32_t instructions, struct machine *m);
+int (*pv_gen_code_original)(uint8_t *tcg, uint8_t *block);
+uint64_t pv_tcg_to_uc;	/* offset in TCGContext, found by accel.py */
 
 static int32_t read32(const uint8_t *at)
 {
@@ -90,34 +95,49 @@ uint32_t pv_inlined(const uint8_t *after, const struct machine *m)
 	return slow ? slow[-1] : 0;
 }
 
-void pv_inline(uint8_t *after, const void *uc, uint64_t address, uint32_t instructions, struct machine *m)
+static int rewrite(uint8_t *code, const uint8_t *uc, uint64_t address, uint32_t instructions, struct machine *m)
 {
-	uint8_t *slow = slow_path(after, m), *site = 0;
-	const uint8_t *block = call(load(load(after, RDI, (uint64_t)uc), RSI, 0), m->check_exit_request);
+	uint8_t *site = code, *slow = 0;
 
-	m->not_inlined++;
 	if (instructions == 0 || instructions > MAX_INLINE)
-		return;
-	if (!slow || !block || call(load(slow, RCX, (uint64_t)m), (uint64_t)pv_block) != after)
-		return;
-	for (uint8_t *at = slow - SITE_MAX; at <= slow - SITE_MIN; at++)
-		if (load(load(load(at, RDI, (uint64_t)uc), RSI, address), RDX, instructions) == slow)
-			site = at;
-	if (!site)
-		return;
+		return 0;
+	for (; site < code + BEFORE && !slow; site++)
+		slow = (uint8_t *)load(load(load(site, RDI, (uint64_t)uc), RSI, address), RDX, instructions);
+	site--;
 
-	uint8_t code[] = {
+	const uint8_t *after = call(load(slow, RCX, (uint64_t)m), (uint64_t)pv_block);
+	const uint8_t *block = call(load(load(after, RDI, (uint64_t)uc), RSI, 0), m->check_exit_request);
+	if (!block)
+		return 0;
+
+	uint8_t inlined[] = {
 		0x48, 0x83, 0x6d, (uint8_t)ENV_BUDGET, (uint8_t)instructions,	/* sub qword [rbp-8], instructions */
 		0x7c, (uint8_t)(slow - site - 7),				/* jl slow */
 		0x83, 0x7d, (uint8_t)ENV_EXIT_REQUEST, 0,			/* cmp dword [rbp-16], 0 */
 		0x7d, (uint8_t)(block - site - 13),				/* jge block */
 		0xeb, (uint8_t)(slow - site - 15),				/* jmp slow */
 	};
-	if (site + sizeof code + 1 > slow)
-		return;
-	for (unsigned i = 0; i < sizeof code; i++)
-		site[i] = code[i];
+	if (site + sizeof inlined + 1 > slow)
+		return 0;
+	for (unsigned i = 0; i < sizeof inlined; i++)
+		site[i] = inlined[i];
 	slow[-1] = (uint8_t)instructions;
-	m->inlined++;
-	m->not_inlined--;
+	return 1;
+}
+
+/* tcg_gen_code(), the last step of a translation; returns the size of the code, or a negative number. */
+int pv_gen_code(uint8_t *tcg, uint8_t *block)
+{
+	int size = pv_gen_code_original(tcg, block);
+	uint8_t *uc = *(uint8_t **)(tcg + pv_tcg_to_uc);
+	struct machine *m = size > 0 ? machine_of_uc(uc) : 0;
+
+	if (m && m->check_exit_request && !m->count_modes) {
+		if (rewrite(*(uint8_t **)(block + TB_CODE), uc, *(uint64_t *)(block + TB_PC),
+			    *(uint16_t *)(block + TB_INSTRUCTIONS), m))
+			m->inlined++;
+		else
+			m->not_inlined++;
+	}
+	return size;
 }

@@ -135,7 +135,6 @@ struct platform {
 
 /* inline.c */
 uint32_t pv_inlined(const uint8_t *after, const struct machine *m);
-void pv_inline(uint8_t *after, const void *uc, uint64_t address, uint32_t instructions, struct machine *m);
 
 /* registry.c: hooks that libunicorn calls with nothing but its own pointers find their machine here */
 struct machine *machine_of_cpu(const void *cpu);

@@ -6,7 +6,7 @@ What does not match is left as it is and reported by name.
 
 Process-wide changes, each harmless to an engine that is not ours: the size that block hooks are
 told is the number of instructions, and tb_invalidate_phys_page_fast goes through ``pv_invalidate``,
-which passes calls of unknown engines on.
+which passes calls of unknown engines on, as ``pv_gen_code`` does with translated blocks.
 """
 
 from __future__ import annotations
@@ -149,6 +149,11 @@ class Accelerator:
             raise Unavailable("there is no padding before the CPU state")
         if not _is_writable_code(buffer_bytes):
             raise Unavailable("translated code cannot be written to")
+        code = ctypes.string_at(self._library.address("check_exit_request_x86_64"), 7)
+        if code[:3] != b"\x48\x8b\xb7":  # mov rsi, [rdi + uc]
+            raise Unavailable("TCGContext does not point to its engine where it is expected")
+        ctypes.c_uint64.in_dll(self._so, "pv_tcg_to_uc").value = int.from_bytes(code[3:], "little")
+        self._override_got("tcg_gen_code_x86_64", "pv_gen_code", "pv_gen_code_original")
         self.record.budget = self._state.env + layout.ENV_BUDGET
         self.record.check_exit_request = helper
 
