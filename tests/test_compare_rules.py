@@ -58,6 +58,8 @@ def test_an_optional_line_may_be_missing(rule: Rule) -> None:
 def test_of_other_kernels_user_space_counts() -> None:
     console = b"[    0.015351] Linux version 2.6.32\r\nUSERSPACE\r\n<6>[   10.000000] more\r\nbench: took 7 ns each\r\n"
     assert normalise(console, paravirt=False) == ["USERSPACE", "bench: took 7 ns each"]
+    early = b"mapping kernel into physical memory\nabout to get started...\nabout to get going...\n"
+    assert normalise(early, paravirt=False) == ["about to get going..."]
 
 
 def test_any_bytes_can_be_compared() -> None:

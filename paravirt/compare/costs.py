@@ -56,9 +56,15 @@ def _modes(records: Mapping[str, Record]) -> list[Row]:
 
 
 def _own(records: Mapping[str, Record]) -> list[Row]:
-    names = sorted({name for record in records.values() for name in record.counts.backend})
+    names = sorted({name for record in records.values() for name in record.counts.backend}, key=_by_number)
     return [Row(name=name, values={spec: record.counts.backend.get(name) for spec, record in records.items()})
             for name in names]
+
+
+def _by_number(name: str) -> tuple[str, int]:
+    """Sorts what is counted by a number, batches by their size for instance, by that number."""
+    stem, _, last = name.rpartition(".")
+    return (stem, int(last)) if last.isdecimal() else (name, -1)
 
 
 def op_rows(counted: Sequence[Result]) -> list[Row]:

@@ -42,6 +42,11 @@ OPTIONAL: tuple[Rule, ...] = (
     Rule("signature", re.compile(r" Hypervisor signature: \S+$")),
 )
 
+# Of other kernels: what they print before their log begins, where there is a console that early.
+EARLY: tuple[Rule, ...] = (
+    Rule("early-console", re.compile(r"^(mapping kernel into physical memory|about to get started\.\.\.)$")),
+)
+
 KERNEL_LOG = re.compile(r"^(<\d>)?\[ *\d+\.\d{6}\] ")
 
 
@@ -53,7 +58,8 @@ def normalise(console: bytes, *, paravirt: bool) -> list[str]:
     """
     lines = console.decode("utf-8", "backslashreplace").replace("\r\n", "\n").rstrip("\n").split("\n")
     if not paravirt:
-        return [line for line in lines if not KERNEL_LOG.match(line)]
+        return [line for line in lines
+                if not KERNEL_LOG.match(line) and not any(rule.pattern.search(line) for rule in EARLY)]
     changed = (apply(line, (TIME, *PARAVIRT)) for line in lines)
     return [line for line in changed if not any(rule.pattern.search(line) for rule in OPTIONAL)]
 
