@@ -66,6 +66,9 @@ def from_registers(places: Sequence[tuple[int, int]], words: memoryview) -> Call
     if all(each < 0 for each in high):
         pick = operator.itemgetter(*low)
         return lambda: pick(words)
+    if len(places) == 2 and high[0] < 0:  # a pointer and an entry, which set_pte and its like have
+        pointer, first, second = low[0], low[1], high[1]
+        return lambda: (words[pointer], words[first] | words[second] << 32)
     return lambda: [words[a] if b < 0 else words[a] | words[b] << 32 for a, b in zip(low, high, strict=True)]
 
 

@@ -13,7 +13,7 @@ from functools import cache
 
 import pytest
 
-from benchmarks import cost
+from benchmarks import cost, ops
 from paravirt.record import Record
 
 PAGE = cost.PAGE.read_text()
@@ -67,3 +67,10 @@ def test_the_direct_kernel_reports_the_same() -> None:
     states = [selftest(way).end_state for way in (cost.PATCHED, cost.DIRECT)]
     first, second = ({key: state[key] for key in ("selftest", "processes")} for state in states if state is not None)
     assert first == second
+
+
+def test_an_op_costs_its_instructions_and_nothing_else() -> None:
+    """Guest code: call, the op, ret. A host function: call, and the two instructions of its stub."""
+    found = {each.what: each.instructions for each in ops.costs(calls=200, repeats=1)}
+    assert found.pop("guest code under a wrapper") > 3
+    assert set(found.values()) == {3}, found

@@ -6,11 +6,13 @@ has mended it, so demand paging works; what cannot be mended is the guest's own 
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import pytest
 
 from paravirt.boot_sequence import boot
+from paravirt.calls import Calls
 from paravirt.console import Console
 from paravirt.forms import hookimpl
 from paravirt.options import BootOptions
@@ -52,6 +54,30 @@ def test_a_fault_that_the_guest_cannot_mend_is_its_oops() -> None:
     assert record.outcome.reason.startswith("kernel panic: ")
     assert "dead0000" in console
     assert record.outcome.eip is not None and record.outcome.symbol.startswith("gate_page"), record.outcome
+
+
+def test_a_fault_goes_to_the_kernels_fix_up() -> None:
+    """Where the kernel's exception table has the stub, a bad pointer is no oops: the caller goes on behind it."""
+    @hookimpl
+    def arch_setup(self: Any) -> None:
+        guest = self.guest
+        vcpu, note = guest.machine.vcpu, guest.kernel.note
+        rows = [note.ex_table + 8 * row for row in range(note.ex_table_entries)]
+        spare = next(row for row in rows if vcpu.read(row, 8) == bytes(8))
+        stub = Calls.stub_at(note.gate_page, guest.ops.slots["dup_mmap"].number)
+        vcpu.write(spare, struct.pack("<II", stub, stub + 2))  # its ret
+
+    tried: list[int] = []
+
+    @hookimpl
+    def dup_mmap(self: Any, mm: int) -> None:
+        tried.append(mm)
+        self.guest.machine.vcpu.write_u32(NOWHERE, 1)
+
+    record, console = run(arch_setup=arch_setup, dup_mmap=dup_mmap)
+    assert record.outcome.kind == "poweroff", console[-1500:]
+    assert len(tried) == record.counts.ops["dup_mmap"] > 10, "once for each fork"
+    assert "BUG" not in console
 
 
 @pytest.mark.parametrize("result", [0, 1, 0xFFFFFFFF, -1, 0x1_2345_6789])
