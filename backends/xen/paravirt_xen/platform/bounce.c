@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Hypercalls, bounce frames and upcalls: what traps.py and exits.py do, for the usual case.
+ * Bounce frames and upcalls: what traps.py and exits.py do, for the usual case.
  *
  * Usual is: a handler in a flat code segment of the GDT, a frame on one page that is mapped for writing and holds no
  * translated code. All of it is looked at before anything is changed; what differs is Python's.
@@ -9,7 +9,7 @@
  */
 #include "xen.h"
 
-enum { HYPERCALL = 0x82, UPDATE_VA_MAPPING = 14, VECTOR_BP = 3, VECTOR_OF = 4, VECTOR_UD = 6, VECTOR_GP = 13, VECTOR_PF = 14 };
+enum { HYPERCALL = 0x82, VECTOR_BP = 3, VECTOR_OF = 4, VECTOR_UD = 6, VECTOR_GP = 13, VECTOR_PF = 14 };
 enum { RING1 = 1, RING3 = 3, PF_PRESENT = 1, PF_WRITE = 2, PF_USER = 4 };
 enum { EFLAGS_IOPL = 0x3000, EFLAGS_CLEARED = 0x34100, HFLAGS_CLEARED = 0x30108 };	/* VM, RF, NT, TF; VM, RF, TF, shadow */
 enum { HF_CS32 = 0x10, HF_SS32 = 0x20, HF_ADDSEG = 0x40 };
@@ -85,10 +85,10 @@ static int plan(const struct machine *m, const struct gate *gate, uint32_t bytes
 		return 0;
 	f->switched = cpl != RING1;
 	if (f->switched) {
-		if (!find_segment(m, x->kernel_ss, 0, &f->stack))
+		if (!find_segment(m, x->kernel_stack[0], 0, &f->stack))
 			return 0;
 		bytes += 8;
-		f->esp = x->kernel_sp - bytes;
+		f->esp = x->kernel_stack[1] - bytes;
 	} else {
 		f->stack = *SEGMENT(m, SEG_SS);
 		f->esp = (uint32_t)ENV64(m, ENV_ESP) - bytes;
@@ -124,40 +124,24 @@ static void enter(struct machine *m, const struct gate *gate, const struct frame
 		info[UPCALL_MASK] = 1;
 }
 
-/* Behind every exit. */
-static void deliver_upcall(struct machine *m)
+int xen_upcall_due(const struct machine *m)
+{
+	const uint8_t *info = vcpu_info(m);
+
+	return info[UPCALL_PENDING] && !info[UPCALL_MASK];
+}
+
+void xen_deliver_upcall(struct machine *m)
 {
 	struct xen *x = XEN(m);
-	const uint8_t *info = vcpu_info(m);
 	struct frame f;
 
-	if (!info[UPCALL_PENDING] || info[UPCALL_MASK])
+	if (!xen_upcall_due(m))
 		return;
 	if (plan(m, &x->event, 12, &f))
 		enter(m, &x->event, &f, 0, 0);
 	else
 		x->upcall();
-}
-
-static int hypercall(struct machine *m)
-{
-	struct xen *x = XEN(m);
-
-	if (m->account(m, HYPERCALL))
-		return 1;
-	m->traps++;
-	uint32_t number = ENV32(m, ENV_EAX);
-	if (number == UPDATE_VA_MAPPING && xen_update_va_mapping(m)) {
-		ENV64(m, ENV_EAX) = 0;
-		deliver_upcall(m);
-		return 1;
-	}
-	/* EAX is written behind the call: it may be the frame's of iret, or again the number where the call goes on. */
-	uint32_t result = x->hypercall(number, ENV32(m, ENV_EBX), ENV32(m, ENV_ECX), ENV32(m, ENV_EDX),
-				       ENV32(m, ENV_ESI), ENV32(m, ENV_EDI));
-	ENV64(m, ENV_EAX) = result;
-	deliver_upcall(m);
-	return 1;
 }
 
 /* Whether Python has to look at an exception before the guest does. */
@@ -184,7 +168,7 @@ int xen_exception(struct machine *m, uint32_t vector, int software)
 	ENV32(m, ENV_OLD_EXCEPTION) = (uint32_t)-1;
 	xen_settle(m);
 	if (vector == HYPERCALL && software && cpl == RING1)
-		return hypercall(m);
+		return xen_hypercall(m);
 	int has_error = !software && vector < 32 && WITH_ERROR >> vector & 1;
 	if (software && vector != VECTOR_BP && vector != VECTOR_OF) {
 		if (gate->dpl < (cpl == RING1 ? RING1 : RING3))
@@ -200,6 +184,6 @@ int xen_exception(struct machine *m, uint32_t vector, int software)
 	if (vector == VECTOR_PF && !software)
 		*(uint32_t *)(vcpu_info(m) + ARCH_CR2) = (uint32_t)ENV64(m, CR2);
 	enter(m, gate, &f, has_error, error);
-	deliver_upcall(m);
+	xen_deliver_upcall(m);
 	return 1;
 }

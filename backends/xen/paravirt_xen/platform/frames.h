@@ -32,7 +32,6 @@ struct frames {
 	uint64_t *pending;		/* the entry; NULL: none */
 	uint64_t old;			/* its value before */
 	uint64_t assists;		/* vm_assist */
-	uint64_t updates_here, updates;	/* whether update_va_mapping is done here, and how often it was */
 	uint64_t writes, repaired;	/* out: how many; how many that were not foreseen and had to be taken back */
 	struct recipe recipes[RECIPES];
 };

@@ -9,9 +9,10 @@ Ref: Xen public/xen.h (numbers), arch/x86/pv/hypercall.c, common/multicall.c; an
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from paravirt.api import layout
 from paravirt_xen.platform import (
@@ -141,38 +142,22 @@ def _entry(domain: Domain, number: int) -> Entry:
     return SHAPES[shape](domain, handler)
 
 
-class NativeCalls(Protocol):
-    """Hypercalls that C answers without asking here."""
-
-    def counts(self) -> Mapping[int, int]: ...
-    def allow(self, on: bool) -> None: ...
-
-
-class NoNativeCalls:
-    """There is no C, or not yet."""
-
-    def counts(self) -> Mapping[int, int]:
-        return {}
-
-    def allow(self, on: bool) -> None:
-        """Nothing to switch."""
-
-
 class Dispatcher:
     """Answers ``int 0x82``, and the entries of a multicall.
 
-    :ivar batches: multicalls by the number of their entries; see multicall.py.
+    :ivar direct: calls by number; :ivar inner: those inside of multicalls; :ivar batches: multicalls by the number
+        of their entries. C counts there too.
     :ivar on_call: told of each call that is over: name, argument words, result. For traces and tests.
-    :ivar native: what C has answered by itself.
+    :ivar allow_native: told whether C may answer calls without asking here.
     """
 
     def __init__(self, domain: Domain) -> None:
         self.domain = domain
-        self.batches: Counter[int] = Counter()
+        self.direct, self.inner = array("Q", bytes(8 * LIMIT)), array("Q", bytes(8 * LIMIT))
+        self.batches = array("Q", bytes(8 * multicall.SIZES))
         self._on_call: Callable[[str, Sequence[int], int], None] | None = None
-        self.native: NativeCalls = NoNativeCalls()
+        self.allow_native: Callable[[bool], None] = lambda on: None
         self._entries = [_entry(domain, number) for number in range(LIMIT)]
-        self._direct, self._inner = [0] * LIMIT, [0] * LIMIT  # calls by number, and those inside of multicalls
 
     @property
     def on_call(self) -> Callable[[str, Sequence[int], int], None] | None:
@@ -181,7 +166,7 @@ class Dispatcher:
     @on_call.setter
     def on_call(self, function: Callable[[str, Sequence[int], int], None] | None) -> None:
         self._on_call = function
-        self.native.allow(function is None)
+        self.allow_native(function is None)
 
     def call(self, number: int, words: Sequence[int], *, inner: bool = False) -> int:
         """Make one call with five argument words; the result may be negative.
@@ -190,7 +175,7 @@ class Dispatcher:
         :raises Preempted: the guest is to call again with other arguments.
         """
         number = min(number, LIMIT - 1)
-        (self._inner if inner else self._direct)[number] += 1
+        (self.inner if inner else self.direct)[number] += 1
         try:
             result = self._entries[number](*words)
         except HypercallError as error:
@@ -204,11 +189,15 @@ class Dispatcher:
         try:
             return self.call(number, (ebx, ecx, edx, esi, edi)) & 0xFFFFFFFF
         except Preempted as preempted:
-            vcpu = self.domain.vcpu
-            for register, word in zip(REGISTERS, preempted.arguments, strict=False):
-                vcpu.set_reg(register, word)
-            vcpu.eip -= INT_BYTES
+            self.go_on(preempted)
             return number
+
+    def go_on(self, preempted: Preempted) -> None:
+        """The guest is to make the call again, with other arguments."""
+        vcpu = self.domain.vcpu
+        for register, word in zip(REGISTERS, preempted.arguments, strict=False):
+            vcpu.set_reg(register, word)
+        vcpu.eip -= INT_BYTES
 
     def interrupt(self) -> None:
         """``int 0x82`` in ring 1, EIP past it: registers to arguments, result to EAX."""
@@ -218,12 +207,10 @@ class Dispatcher:
     def counts(self) -> dict[str, int]:
         """For the record: calls by name, those inside of multicalls by themselves, and sizes of multicalls."""
         total: Counter[str] = Counter()
-        for kind, counts in (("hypercall", self._direct), ("multicall", self._inner)):
+        for kind, counts in (("hypercall", self.direct), ("multicall", self.inner)):
             for number, count in enumerate(counts):
                 if count:
                     total[f"xen.{kind}.{self._name(number)}"] += count
-        for number, count in self.native.counts().items():
-            total[f"xen.hypercall.{self._name(number)}"] += count
         return total | multicall.batch_counts(self.batches)
 
     def _name(self, number: int) -> str:

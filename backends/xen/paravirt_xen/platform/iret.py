@@ -96,12 +96,12 @@ def _refuse_vm86(domain: Domain, esp: int, eflags: int) -> int:
     vcpu, traps = domain.vcpu, domain.traps
     gate, what = traps.gates[GENERAL_PROTECTION], "the #GP for virtual-8086 mode"
     frame = domain.read(esp + 4 & 0xFFFFFFFF, 4 * VM86_WORDS)
-    target = traps.kernel_sp - 4 * (VM86_WORDS + 1) & 0xFFFFFFFF
+    target = traps.kernel_stack[1] - 4 * (VM86_WORDS + 1) & 0xFFFFFFFF
     domain.write(target, pack("<I", 0) + frame)
     if domain.assist(abi.VMASST_ARCHITECTURAL_IOPL):
         traps.iopl = eflags & EFLAGS_IOPL
         traps.changed()
     domain.events.upcall_mask = gate.masks or not eflags & EFLAGS_IF
     vcpu.eflags = eflags & HARDWARE_EFLAGS & ~CLEARED | EFLAGS_IF
-    traps.go(gate, target, what, traps.kernel_stack(what))
+    traps.go(gate, target, what, traps.kernel_segment(what))
     return vcpu.reg(layout.EAX)

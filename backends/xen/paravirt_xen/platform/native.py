@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from paravirt.api import PlatformCode
@@ -15,10 +15,10 @@ from paravirt_xen.platform import abi
 from paravirt_xen.platform.domain import Domain
 from paravirt_xen.platform.frames import Frames
 from paravirt_xen.platform.ldt import LDT_WINDOW
+from paravirt_xen.platform.multicall import OVER, make_entry
 from paravirt_xen.platform.traps import Gate
 
 LIBRARY = Path(__file__).resolve().parent.parent / "platform.so"
-UPDATE_VA_MAPPING = 14
 GATE = struct.Struct("<IHBB")
 U32, U64, POINTER = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_void_p
 
@@ -46,7 +46,7 @@ class NativeFrames(ctypes.Structure):
     _fields_ = (
         ("owners", U64), ("info", U64), ("counts", U64), ("refs", U64), ("stamps", U64), ("clock", U64),
         ("quads", U64), ("total", U64), ("set_page", POINTER), ("restore_state", POINTER), ("flush_page", POINTER),
-        ("pending", U64), ("old", U64), ("assists", U64), ("updates_here", U64), ("updates", U64),
+        ("pending", U64), ("old", U64), ("assists", U64),
         ("writes", U64), ("repaired", U64), ("recipes", NativeRecipe * 256),
     )  # fmt: skip
 
@@ -59,30 +59,15 @@ class NativeFrames(ctypes.Structure):
         self.quads, self.total = ram, frames.total
 
 
-class QuickCalls:
-    """Hypercalls that C answers without asking Python."""
-
-    def __init__(self, frames: NativeFrames) -> None:
-        self._frames = frames
-        self.allow(True)
-
-    def counts(self) -> Mapping[int, int]:
-        """By number, how many there were."""
-        return {UPDATE_VA_MAPPING: self._frames.updates}
-
-    def allow(self, on: bool) -> None:
-        """Whether C may answer calls: somebody may want to see all of them."""
-        self._frames.updates_here = int(on)
-
-
 class NativeXen(ctypes.Structure):
     """``struct xen``."""
 
     _fields_ = (
         ("ram", U64), ("ram_size", U64), ("vcpu_info", U64), ("gdt_window", U64),
-        ("kernel_ss", U32), ("kernel_sp", U32), ("iopl_shown", U32), ("ldt_window", U32),
+        ("kernel_stack", U64), ("iopl_shown", U32), ("ldt_window", U32), ("hypervisor_start", U64),
         ("gates", NativeGate * 256), ("event", NativeGate),
-        ("read_eflags", POINTER), ("hypercall", POINTER), ("upcall", POINTER),
+        ("read_eflags", POINTER), ("hypercall", POINTER), ("entry", POINTER), ("upcall", POINTER),
+        ("invalidate", POINTER), ("direct", U64), ("inner", U64), ("batches", U64), ("calls_here", U64),
         ("frames", NativeFrames),
     )  # fmt: skip
 
@@ -94,7 +79,17 @@ def attach_native(domain: Domain) -> NativeXen | None:
         code = PlatformCode(domain.machine.engine, LIBRARY, state)
     except PlatformCode.Unavailable:
         return None
-    traps, answer = domain.traps, domain.dispatcher.answer
+    traps, dispatcher, answer = domain.traps, domain.dispatcher, domain.dispatcher.answer
+
+    def entry(number: int, a: int, b: int, c: int, d: int, e: int, calls: int, left: int) -> int:
+        try:
+            return make_entry(domain, number, (a, b, c, d, e), calls, left)
+        except BaseException as error:
+            code.fail(error)
+            return OVER
+
+    def allow(on: bool) -> None:
+        state.calls_here = int(on)
 
     def hypercall(number: int, ebx: int, ecx: int, edx: int, esi: int, edi: int) -> int:
         try:
@@ -107,11 +102,18 @@ def attach_native(domain: Domain) -> NativeXen | None:
     state.gdt_window, state.ldt_window = domain.hole.gdt_window, LDT_WINDOW
     state.read_eflags = code.unicorn("helper_read_eflags")
     state.hypercall = code.bare_callback(U32, (U32,) * 6, hypercall)
+    state.entry = code.bare_callback(ctypes.c_int64, (U32,) * 8, entry)
+    state.invalidate = code.unicorn("tb_invalidate_phys_range")
+    state.direct, state.inner, state.batches, state.kernel_stack = (
+        data.buffer_info()[0]
+        for data in (dispatcher.direct, dispatcher.inner, dispatcher.batches, traps.kernel_stack))
+    state.hypervisor_start = domain.hole.start
     state.upcall = code.callback(None, (), traps.deliver_upcall, None)
     state.frames.attach(domain.frames, domain.ram.address)
     state.frames.set_page, state.frames.restore_state = code.unicorn("tlb_set_page"), code.unicorn("cpu_restore_state")
     state.frames.flush_page = code.unicorn("tlb_flush_page")
-    domain.dispatcher.native = QuickCalls(state.frames)
+    dispatcher.allow_native = allow
+    allow(dispatcher.on_call is None)
     settle, machine = code.function("xen_settle", None, POINTER), ctypes.addressof(code.record)
     domain.machine.engine.on_stop = lambda: settle(machine)
 
@@ -121,15 +123,11 @@ def attach_native(domain: Domain) -> NativeXen | None:
         table[:] = pack_gates([*traps.gates, traps.event])
         state.frames.assists = domain.vm_assist
         state.iopl_shown = traps.iopl if domain.assist(abi.VMASST_ARCHITECTURAL_IOPL) else 0
-        copy_stack()
-
-    def copy_stack() -> None:
-        state.kernel_ss, state.kernel_sp = traps.kernel_ss, traps.kernel_sp
 
     def copy_vcpu_info(address: int) -> None:
         state.vcpu_info = address
 
-    traps.changed, traps.stack_changed = copy, copy_stack
+    traps.changed = copy
     domain.on_vcpu_info = copy_vcpu_info
     copy()
     copy_vcpu_info(domain.vcpu_info)

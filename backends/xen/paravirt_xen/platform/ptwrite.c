@@ -303,14 +303,14 @@ int xen_fill(struct machine *m, uint64_t va, int size, int access, int mmu, int 
 
 /* ---------------------------------------------------------------- update_va_mapping */
 
-int xen_update_va_mapping(struct machine *m)
+int xen_update_va_mapping(struct machine *m, const uint32_t *args)
 {
 	struct frames *f = &XEN(m)->frames;
-	uint32_t va = ENV32(m, ENV_EBX), flags = ENV32(m, ENV_ESI);
-	uint64_t new = ENV32(m, ENV_ECX) | (uint64_t)ENV32(m, ENV_EDX) << 32;
+	uint32_t va = args[0], flags = args[3];
+	uint64_t new = args[1] | (uint64_t)args[2] << 32;
 	uint64_t at = l1_entry(m, va), old;
 
-	if (!f->updates_here || at == NOWHERE || !is_l1(f, at >> 12) || m->executed[at >> 12])
+	if (at == NOWHERE || !is_l1(f, at >> 12) || m->executed[at >> 12])
 		return 0;
 	if (flags & ~(uint32_t)(UVMF_KIND | UVMF_ALL))	/* a bit map of CPUs */
 		return 0;
@@ -337,6 +337,5 @@ int xen_update_va_mapping(struct machine *m)
 		++*f->clock;
 		m->tlb_flush(m->cpu);
 	}
-	f->updates++;
 	return 1;
 }

@@ -37,5 +37,5 @@ def start(builder: Builder) -> None:
     vcpu.set_cr(4, CR4)
     vcpu.set_cr(3, domain.l3_mfn * PAGE)
     vcpu.set_cr(0, CR0)
-    domain.traps.kernel_ss, domain.traps.kernel_sp = RING1_DS, stack
+    domain.traps.kernel_stack[0], domain.traps.kernel_stack[1] = RING1_DS, stack
     domain.set_shared_u8(abi.UPCALL_MASK, 1)

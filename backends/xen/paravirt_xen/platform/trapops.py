@@ -42,8 +42,7 @@ def set_trap_table(domain: Domain, traps: int) -> int:
 
 def stack_switch(domain: Domain, ss: int, esp: int) -> int:
     """The stack for entries from ring 3."""
-    domain.traps.kernel_ss, domain.traps.kernel_sp = ring1(ss), esp
-    domain.traps.stack_changed()
+    domain.traps.kernel_stack[0], domain.traps.kernel_stack[1] = ring1(ss), esp
     return 0
 
 

@@ -12,6 +12,7 @@ Ref: Xen arch/x86/pv/traps.c, callback.c; arch/x86/x86_64/compat/entry.S (compat
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -56,12 +57,10 @@ class Traps:
     def __init__(self, domain: Domain) -> None:
         self.domain = domain
         self.gates = [Gate()] * 256
-        self.kernel_ss = self.kernel_sp = 0
+        self.kernel_stack = array("I", (0, 0))  # SS and ESP for entries from ring 3
         self.event, self.failsafe = Gate(masks=True), Gate()
         self.iopl = 0
-        # Told when any of these is another, and when the kernel's stack is (which is often).
-        self.changed: Callable[[], None] = lambda: None
-        self.stack_changed: Callable[[], None] = lambda: None
+        self.changed: Callable[[], None] = lambda: None  # told when any of these is another, but for the stack
         self.io_bitmap = (0, 0)
         self.pci_address = 0
         self.nmi_pending = self.nmi_masked = False
@@ -135,8 +134,8 @@ class Traps:
         stack = vcpu.segment(layout.SS)
         if from_user:
             frame += [vcpu.esp, stack.selector]
-            stack = self.kernel_stack(what)
-        esp = (self.kernel_sp if from_user else vcpu.esp) - 4 * len(frame) & 0xFFFFFFFF
+            stack = self.kernel_segment(what)
+        esp = (self.kernel_stack[1] if from_user else vcpu.esp) - 4 * len(frame) & 0xFFFFFFFF
         try:
             domain.write(stack.base + esp & 0xFFFFFFFF, b"".join(word.to_bytes(4, "little") for word in frame))
         except HypercallError:
@@ -159,9 +158,9 @@ class Traps:
         words[layout.EFLAGS] &= ~CLEARED
         words[layout.HFLAGS] &= ~(layout.HF_TF | layout.HF_SHADOW | layout.HF_VM)
 
-    def kernel_stack(self, what: str) -> Segment:
+    def kernel_segment(self, what: str) -> Segment:
         """SS for entries from ring 3."""
-        return self._load(self.kernel_ss, f"{what} could not be delivered: the kernel's stack segment")
+        return self._load(self.kernel_stack[0], f"{what} could not be delivered: the kernel's stack segment")
 
     def descriptor(self, selector: int) -> Segment:
         """As `Vcpu.descriptor`, with the pages of the LDT's window that the CPU has not looked for yet.

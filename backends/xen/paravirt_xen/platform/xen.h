@@ -26,14 +26,22 @@ struct xen {
 	uint64_t ram_size;
 	uint64_t vcpu_info;		/* machine address */
 	uint64_t gdt_window;		/* machine address of the L1 entries that show the GDT: 16 pages */
-	uint32_t kernel_ss, kernel_sp;
+	uint32_t *kernel_stack;		/* SS and ESP for entries from ring 3; traps.py's */
 	uint32_t iopl_shown;		/* for the EFLAGS of a frame: the virtual IOPL with vm_assist type 4, else 0 */
 	uint32_t ldt_window;		/* virtual address; what the guest finds above it is the hypervisor's */
+	uint64_t hypervisor_start;	/* virtual address */
 	struct gate gates[256], event;
 	uint64_t (*read_eflags)(void *env);
 	/* Python */
 	uint32_t (*hypercall)(uint32_t number, uint32_t ebx, uint32_t ecx, uint32_t edx, uint32_t esi, uint32_t edi);
+	/* An entry of a multicall at `list`, with `left` to do: the result (bit 32: the guest leaves behind it), or -1:
+	   the multicall is over for now. */
+	int64_t (*entry)(uint32_t number, uint32_t a, uint32_t b, uint32_t c, uint32_t d, uint32_t e, uint32_t list,
+			 uint32_t left);
 	void (*upcall)(void);		/* deliver it the slow way */
+	void (*invalidate)(void *uc, uint64_t start, uint64_t end);	/* code made from machine memory */
+	/* hypercalls.py's: calls by number, those in multicalls, multicalls by size; 0 in the last: Python sees all */
+	uint64_t *direct, *inner, *batches, calls_here;
 	struct frames frames;
 };
 
@@ -52,9 +60,14 @@ int xen_fill(struct machine *m, uint64_t va, int size, int access, int mmu, int 
 int xen_writes_table(const struct machine *m, uint32_t va);	/* whether a write of the kernel is to a page table */
 void xen_settle(struct machine *m);	/* count what the last direct write has changed; before any table is walked */
 
-int xen_update_va_mapping(struct machine *m);	/* the hypercall; 1: done and successful, 0: Python's */
+int xen_update_va_mapping(struct machine *m, const uint32_t *args);	/* 1: done with success, 0: Python's */
 
 /* bounce.c */
 int xen_exception(struct machine *m, uint32_t vector, int software);
+void xen_deliver_upcall(struct machine *m);	/* behind every exit */
+int xen_upcall_due(const struct machine *m);	/* events are pending, and not masked */
+
+/* calls.c */
+int xen_hypercall(struct machine *m);
 
 #endif
