@@ -46,6 +46,7 @@ def test_a_rule_hides_what_it_names_and_no_more(rule: Rule) -> None:
 @pytest.mark.parametrize("rule", OPTIONAL, ids=lambda rule: rule.name)
 def test_an_optional_line_may_be_missing(rule: Rule) -> None:
     line = {"halt-test": "[    0.015351] Checking 'hlt' instruction... OK.",
+            "platform-found": "[    0.015351] VMI: Found monitor, API version 3.0, ROM version 1.0",
             "more-memory-map": "[    0.015351]  BIOS-e820: 0000000000000000 - 000000000009fc00 (usable)",
             "signature": "[    0.015351] Hypervisor signature: xen-3.0-x86_32p"}[rule.name]
     console = f"one\r\n{line}\r\ntwo\r\n".encode()

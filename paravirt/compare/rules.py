@@ -38,6 +38,7 @@ PARAVIRT: tuple[Rule, ...] = (
 # the hypervisor is.
 OPTIONAL: tuple[Rule, ...] = (
     Rule("halt-test", re.compile(r" Checking 'hlt' instruction... OK\.$")),
+    Rule("platform-found", re.compile(r" \w+: Found .+ API version [\d.]+, ROM version [\d.]+$")),
     Rule("more-memory-map", re.compile(r" <memory-map-entry>$")),
     Rule("signature", re.compile(r" Hypervisor signature: \S+$")),
 )
