@@ -14,7 +14,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from paravirt.api import End
+from paravirt.api import End, GuestExit, Outcome
 from paravirt_xen.platform.abi import (
     DOMAIN_ID,
     SCHEDOP_BLOCK,
@@ -173,6 +173,9 @@ class Scheduler:
             self.shutdown_code = reason
         domain = self.domain
         domain.console.drain()
+        if self.shutdown_code == SHUTDOWN_CRASH and domain.guest.kernel.note is not None:
+            message, eip = domain.guest.panic()
+            raise GuestExit(Outcome(End.CRASH, f"kernel panic: {message}", eip, domain.machine.symbolize(eip)))
         end, sentence = OUTCOMES.get(self.shutdown_code, (
             End.CRASH, f"the guest shut down for the unknown reason {self.shutdown_code}"))
         domain.machine.end(end, sentence)
