@@ -51,7 +51,8 @@ def test_an_optional_line_may_be_missing(rule: Rule) -> None:
             "signature": "[    0.015351] Hypervisor signature: xen-3.0-x86_32p"}[rule.name]
     console = f"one\r\n{line}\r\ntwo\r\n".encode()
     assert normalise(console, paravirt=True) == ["one", "two"]
-    for good, bad in ((b"(usable)", b"(broken"), (b"OK", b"no"), (b"re: ", b"re ")):
+    for good, bad in ((b"(usable)", b"(broken"), (b"OK", b"no"), (b"re: ", b"re "),
+                      (b"Found", b"Lost")):
         console = console.replace(good, bad)
     assert normalise(console, paravirt=True) != ["one", "two"]
 

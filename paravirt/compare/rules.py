@@ -34,8 +34,8 @@ PARAVIRT: tuple[Rule, ...] = (
     Rule("nosegneg", re.compile(r"(?<=^vdso: nosegneg )(set|clear)$")),
 )
 
-# Lines that may be missing: what a kernel tests on bare hardware only, how many entries a memory map has, and who
-# the hypervisor is.
+# Lines that may be missing: what a kernel tests on bare hardware only, what it says when it finds a platform, how many
+# entries a memory map has, and who the hypervisor is.
 OPTIONAL: tuple[Rule, ...] = (
     Rule("halt-test", re.compile(r" Checking 'hlt' instruction... OK\.$")),
     Rule("platform-found", re.compile(r" \w+: Found .+ API version [\d.]+, ROM version [\d.]+$")),
