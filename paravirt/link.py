@@ -42,13 +42,15 @@ class LinkedCode:
     """What was placed.
 
     `symbols` are addresses by object and name; `inline` the bytes of a function without its closing ret, None
-    where they depend on their place; `fixups` the exception-table rows (instruction, fixup).
+    where they depend on their place; `fixups` the exception-table rows (instruction, fixup); `absolute` the places of
+    words that hold an address.
     """
 
     symbols: dict[tuple[Path, str], int] = field(default_factory=dict)
     inline: dict[tuple[Path, str], bytes | None] = field(default_factory=dict)
     fixups: list[tuple[int, int]] = field(default_factory=list)
     writes: list[tuple[int, bytes]] = field(default_factory=list)
+    absolute: list[int] = field(default_factory=list)
 
 
 class Linker:
@@ -159,6 +161,7 @@ class _Object:
             addend, = struct.unpack_from("<I", data, offset)
             if kind == R_386_32:
                 value = symbol + addend
+                self._linker.linked.absolute.append(base + offset)
             elif kind in (R_386_PC32, R_386_PLT32):
                 value = symbol + addend - (base + offset)
                 self._relative.setdefault(target, []).append(offset)

@@ -15,6 +15,7 @@
 	.text
 
 #define IF 0x200
+#define CALLS 74
 #define CPU_MODE 2
 #define QUEUE_ENTRIES 15
 #define CYCLES_PER_SECOND 1000000000

@@ -97,7 +97,7 @@ def build(*, trap_all: bool = False, none: Iterable[str] = (), deferral: bool = 
     places = {f"trap_{call.name}": slot(call.number) for call in CALLS}
     places |= {"rom_start": 0, **dict(page_symbols())}
     tables = SLOTS + SLOT_BYTES * len(CALLS)
-    places |= {"CALLS": len(CALLS), "answer_types": tables, "answer_places": tables + len(CALLS)}
+    places |= {"answer_types": tables, "answer_places": tables + len(CALLS)}
     start = -(-(tables + 3 * len(CALLS)) // 16) * 16
     code, fixups, symbols = _link(start, places)
 
@@ -148,27 +148,16 @@ def _jump(data: bytearray, at: int, target: int) -> None:
 
 
 def _link(start: int, places: dict[str, int]) -> tuple[bytes, tuple[int, ...], dict[str, int]]:
-    """Code of rom.S laid out at offset `start`. Linked for two bases, it differs in its absolute addresses alone."""
-    low, symbols = _linked(start, places, 0)
-    high, _ = _linked(start, places, 1 << 24)
-    top_bytes = [at for at in range(len(low)) if low[at] != high[at]]
-    fixups = tuple(start + at - 3 for at in top_bytes)
-    return low, fixups, {name: at for name, at in symbols.items()}
-
-
-def _linked(start: int, places: dict[str, int], base: int) -> tuple[bytes, dict[str, int]]:
-    absolute = {"CALLS"}
-    linker = Linker(Area(base + start, ROM_BYTES - start, "ROM"), Area(0, 0, "data"),
-                    lambda name: None if name not in places else places[name] + (0 if name in absolute else base))
+    """Code of rom.S laid out at offset `start`, the places of its absolute addresses, its symbols."""
+    linker = Linker(Area(start, ROM_BYTES - start, "ROM"), Area(0, 0, "data"), places.get)
     linker.add(OBJECT)
     linked = linker.finish()
     code = bytearray(ROM_BYTES - start)
     end = 0
     for address, data in linked.writes:
-        at = address - base - start
-        code[at : at + len(data)] = data
-        end = max(end, at + len(data))
-    return bytes(code[:end]), {name: address - base for (_, name), address in linked.symbols.items()}
+        code[address - start : address - start + len(data)] = data
+        end = max(end, address - start + len(data))
+    return bytes(code[:end]), tuple(linked.absolute), {name: at for (_, name), at in linked.symbols.items()}
 
 
 def _header(data: bytearray, virtual_top: int) -> None:
