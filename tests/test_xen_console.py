@@ -203,6 +203,49 @@ def test_console_io(guest: Caller) -> None:
     assert guest.call("console_io", 0, 10, UNMAPPED) == -EFAULT
 
 
+def say(guest: Caller, text: bytes) -> None:
+    guest.domain.write(ARGUMENT, text)
+    assert guest.call("console_io", 0, len(text), ARGUMENT) == 0
+
+
+def test_what_comes_both_ways_is_shown_once(guest: Caller) -> None:
+    """As test kernels print: line by line to console_io and to the ring, in either order."""
+    page = Page(guest)
+
+    def both(text: bytes, *, ring_first: bool) -> None:
+        for ring in (ring_first, not ring_first):
+            if ring:
+                page.print(text)
+                page.send()
+            else:
+                say(guest, text)
+
+    both(b"one\n", ring_first=False)
+    both(b"two\n", ring_first=False)
+    both(b"two\n", ring_first=False)
+    both(b"three\n", ring_first=True)
+    assert guest.output == b"one\ntwo\ntwo\nthree\n"
+    say(guest, b"a long ")
+    say(guest, b"line\n")
+    page.print(b"a long line\n")
+    page.send()
+    page.print(b"split\n")
+    page.send()
+    say(guest, b"spl")
+    say(guest, b"it\n")
+    assert guest.output == b"one\ntwo\ntwo\nthree\na long line\nsplit\n"
+
+
+def test_what_differs_is_shown_as_it_comes(guest: Caller) -> None:
+    page = Page(guest)
+    say(guest, b"early\n")
+    for part in (b"(early) ", b"early\n"):
+        page.print(part)
+        page.send()
+    say(guest, b"other\n")
+    assert guest.output == b"early\n(early) early\nother\n"
+
+
 def test_console_io_of_all_memory_ends_at_the_first_hole(guest: Caller) -> None:
     assert guest.call("console_io", 0, 0xFFFFFFFF, TEXT) == -EFAULT
     assert 1 << 16 < len(guest.output) < 16 << 20

@@ -3,6 +3,7 @@
 What the guest sends through the ring is taken out as soon as it says so, and whenever it yields, since a guest may
 spin until the ring is empty. Input waits outside while the ring is full. console_io is the hypervisor's own log,
 which a debug build of Xen lets a domU write to; it goes to the same place, as the only console that small kernels use.
+Test kernels write the same to both: it is shown once.
 
 Ref: Xen public/io/console.h, public/xen.h (CONSOLEIO_*); drivers/char/console.c (do_console_io), xsm/dummy.h.
 """
@@ -25,6 +26,26 @@ IN_CONS, IN_PROD, OUT_CONS, OUT_PROD = 3072, 3076, 3080, 3084
 WRITE_AT_ONCE = 16 * PAGE  # of one console_io; the rest when the guest has had a chance to be stopped
 
 
+class Mirror:
+    """What came through two ways, told apart from what came through one: the same bytes, right behind each other.
+
+    `new` gives what has not come through the other way just before.
+    """
+
+    def __init__(self) -> None:
+        self._only = {True: b"", False: b""}  # by way, what only it has brought since the other one's last
+
+    def new(self, ring: bool, data: bytes) -> bytes:
+        """:param ring: it came through the ring, not by console_io."""
+        other = self._only[not ring]
+        same = len(data) if other.startswith(data) else len(other) if data.startswith(other) else 0
+        self._only[not ring] = other[same:] if same else b""
+        data = data[same:]
+        if data:
+            self._only[ring] = (self._only[ring] + data)[-OUT_BYTES:] if not same else data[-OUT_BYTES:]
+        return data
+
+
 class ConsoleRing:
     """The backend of a domain's console.
 
@@ -34,6 +55,7 @@ class ConsoleRing:
     def __init__(self, domain: Domain, mfn: int | None) -> None:
         self.domain = domain
         self._waiting = bytearray()
+        self._mirror = Mirror()
         self._rings: tuple[Ring, Ring] | None = None
         if mfn is not None:
             base, ram = mfn * PAGE, domain.ram
@@ -67,13 +89,19 @@ class ConsoleRing:
         self._waiting += data
         self.drain()
 
+    def show(self, data: bytes, *, ring: bool) -> None:
+        """Print what the guest has written, unless it has just come the other way."""
+        data = self._mirror.new(ring, data)
+        if data:
+            self.domain.guest.console.write(data)
+
     def _serve(self) -> None:
         if self._rings is None:
             return
         to_guest, from_guest = self._rings
         output = from_guest.read(OUT_BYTES)
         if output:
-            self.domain.guest.console.write(output)
+            self.show(output, ring=True)
         given = to_guest.write(bytes(self._waiting[:IN_BYTES])) if self._waiting else 0
         if given:
             del self._waiting[:given]
@@ -89,7 +117,7 @@ def console_io(domain: Domain, command: int, count: int, buffer: int) -> int:
     part = min(count, WRITE_AT_ONCE)
     while part:  # page by page: what lies before a hole is written, as Xen does
         span = min(part, PAGE - (buffer & PAGE - 1))
-        domain.guest.console.write(domain.read(buffer, span))
+        domain.console.show(domain.read(buffer, span), ring=False)
         buffer, count, part = buffer + span & 0xFFFFFFFF, count - span, part - span
     if count:
         raise Preempted(command, count, buffer)

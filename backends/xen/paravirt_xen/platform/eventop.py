@@ -1,6 +1,7 @@
 """event_channel_op and its form of before 2006: from structures in guest memory to `Events`, and back.
 
-The FIFO ABI (init_control, expand_array) came with Xen 4.4; without it guests use the two-level one.
+The FIFO ABI came with Xen 4.4. It is not there: init_control refuses what Xen refuses, and the rest as unknown, upon
+which guests use the two-level one.
 
 Ref: Xen public/event_channel.h; common/event_channel.c (do_event_channel_op), arch/x86/compat.c.
 """
@@ -11,13 +12,15 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from paravirt_xen.platform.errors import ENOSYS, HypercallError
-from paravirt_xen.platform.events import Events
+from paravirt_xen.platform.errors import EINVAL, ENOENT, ENOSYS, EOPNOTSUPP, HypercallError
+from paravirt_xen.platform.events import NR_VCPUS, Events
+from paravirt_xen.platform.layout import PAGE
 
 if TYPE_CHECKING:
     from paravirt_xen.platform.domain import Domain
 
 SEND = 4
+CONTROL_BLOCK = 72  # struct evtchn_fifo_control_block
 COMPAT_BYTES, COMPAT_UNION = 28, 4  # struct evtchn_op: the command, then a union of the structures
 
 
@@ -59,6 +62,18 @@ def _set_priority(events: Events, port: int, priority: int) -> None:
     raise HypercallError(ENOSYS, "only the FIFO ABI has priorities")
 
 
+def _init_control(events: Events, gfn: int, offset: int, vcpu: int, link_bits: int) -> None:
+    if vcpu >= NR_VCPUS:
+        raise HypercallError(ENOENT, f"there is no vcpu {vcpu}")
+    if offset > PAGE - CONTROL_BLOCK or offset & 7 or gfn >> 32 or not events.domain.frames.owned(gfn):
+        raise HypercallError(EINVAL, f"no control block at {offset:#x} of frame {gfn:#x}")
+    raise HypercallError(ENOSYS, "the FIFO ABI")
+
+
+def _expand_array(events: Events, gfn: int) -> None:
+    raise HypercallError(EOPNOTSUPP, "before there is a control block")
+
+
 _PORT = struct.Struct("<I")
 
 OPERATIONS: Mapping[int, Operation] = {
@@ -73,6 +88,8 @@ OPERATIONS: Mapping[int, Operation] = {
     8: Operation("bind_vcpu", struct.Struct("<II"), Events.bind_vcpu),
     9: Operation("unmask", _PORT, Events.unmask),
     10: Operation("reset", struct.Struct("<H"), Events.reset),
+    11: Operation("init_control", struct.Struct("<QIIB7x"), _init_control),
+    12: Operation("expand_array", struct.Struct("<Q"), _expand_array),
     13: Operation("set_priority", struct.Struct("<II"), _set_priority),
 }
 COMPAT_OPERATIONS = range(10)
