@@ -1,8 +1,9 @@
 """Random hypercalls: every number, with random registers and buffers, until something breaks.
 
 ``make fuzz SEED=1 CALLS=1000000``. A call may succeed, fail, or end the domain; it must neither raise anything else
-nor take long, and the frames of the domain must be as its page tables say. The calls are made through the dispatcher,
-as `int 0x82` makes them, on a domain whose CPU does not run; between them time passes and events are delivered.
+nor take long, and the frames of the domain must be as its page tables say. Most calls are made through
+the dispatcher, as `int 0x82` makes them, on a domain whose CPU does not run; some by the CPU itself, which is where C
+answers. Between them time passes and events are delivered.
 
 The same seed makes the same calls. What fails is printed with its number, to be looked at with ``--from``.
 """
@@ -18,13 +19,14 @@ from collections import Counter
 from contextlib import ExitStack
 from types import FrameType
 
-from paravirt.machine.outcome import GuestExit
+from paravirt.machine import layout
+from paravirt.machine.outcome import End, GuestExit
 from paravirt_xen.platform.errors import Preempted
-from paravirt_xen.platform.hypercalls import HYPERCALLS
+from paravirt_xen.platform.hypercalls import HYPERCALLS, REGISTERS
 from paravirt_xen.platform.start import start
 from paravirt_xen.plugin import Xen
 from tests.xenaudit import audit
-from tests.xendomain import BASE, xen_guest
+from tests.xendomain import BASE, TEXT, xen_guest
 
 SECONDS = 5  # no part of a call takes longer
 LIFETIME = 3000  # calls of one domain: by then it has given most of its memory away
@@ -34,6 +36,8 @@ POOL, NEW_POOL = 1024, 1000  # numbers that buffers are filled from, and calls u
 BUFFERS = [BASE + 0x40000 + 0x1000 * page for page in range(8)]
 ENDS = {23: 0.01, 6: 0.05, 29: 0.1, 24: 0.5, 13: 0.5}  # number -> chance, for those that end the domain soon
 MASK = 0xFFFFFFFF
+THROUGH_THE_CPU = 0.05  # part of the calls
+CALL = bytes.fromhex("cd 82 0f 0b")  # int 0x82; ud2
 
 
 class Fuzzer:
@@ -62,6 +66,7 @@ class Fuzzer:
 
     def _play(self, count: int) -> None:
         self._over = False
+        self._domain.ram.write(self._domain.machine_address(TEXT), CALL)
         for number in range(count):
             if number % NEW_POOL == 0:
                 self._words = b"".join(self.word().to_bytes(4, "little") for _ in range(POOL))
@@ -117,7 +122,37 @@ class Fuzzer:
                                                               chance.getrandbits(11), chance.getrandbits(32))))
         return 32
 
+    def _through_the_cpu(self, number: int, words: list[int]) -> int | str:
+        """Let the CPU make the call. It goes on to an undefined instruction, which nobody handles."""
+        domain, vcpu = self._domain, self._domain.vcpu
+        vcpu.state.load()
+        if vcpu.cpl != 1:
+            start(self._backend.builder)
+        for register, word in zip((layout.EAX, *REGISTERS), (number, *words), strict=True):
+            vcpu.set_reg(register, word)
+        vcpu.eip = TEXT
+        vcpu.state.store()
+        machine, this = domain.machine, self.calls
+
+        def enough() -> None:
+            if self.calls == this:
+                machine.end(End.LIMIT, "in parts")
+
+        machine.timeline.call_at(machine.engine.now() + 500 * PARTS, enough)  # each part costs 500 ns
+        signal.alarm(SECONDS)
+        try:
+            machine.run()
+        except GuestExit as end:
+            if vcpu.eip not in (TEXT, TEXT + 2):
+                raise
+            machine.outcome = None
+            answer = vcpu.reg(layout.EAX)
+            return end.outcome.reason if end.outcome.end is End.LIMIT else answer - (answer >> 31 << 32)
+        raise AssertionError("unreachable")
+
     def _call(self, number: int, words: list[int]) -> int | str:
+        if self.chance.random() < THROUGH_THE_CPU:
+            return self._through_the_cpu(number, words)
         for _ in range(PARTS):
             signal.alarm(SECONDS)
             try:
