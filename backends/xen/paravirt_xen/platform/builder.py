@@ -20,6 +20,7 @@ from paravirt_xen.platform.domain import Domain
 from paravirt_xen.platform.hole import Hole
 from paravirt_xen.platform.layout import CHUNK, M2P_MACHINE, M2P_PAGE, PAGE, SPARE_MEMORY
 from paravirt_xen.platform.notes import KernelNotes, kernel_range, parse_notes
+from paravirt_xen.platform.symtab import bsd_symbols
 
 L1_PAGE, L1_TABLE, L2_TABLE, L3_TABLE = 0x23, 0x21, 0x67, 0x01
 SPARE = 512 << 10
@@ -120,6 +121,9 @@ class Builder:
         self.guest, self.image = guest, image
         self.notes = parse_notes(image)
         _, self.kernel_end = kernel_range(image, self.notes)
+        self.symbols = bsd_symbols(image.data) if self.notes.bsd_symtab else b""
+        if self.symbols:
+            self.kernel_end = _up(self.kernel_end, 4) + len(self.symbols)
         self.domain = Domain(guest, machine_frames(guest.memory))
         module = guest.initrd or b""
         self.plan = plan_layout(self.notes, self.kernel_end, len(module), self.domain.nr_pages)
@@ -136,6 +140,7 @@ class Builder:
         domain, plan, notes = self.domain, self.plan, self.notes
         for segment in self.image.segments:
             self._put(notes.virtual(segment.paddr), segment.data)
+        self._put(self.kernel_end - len(self.symbols), self.symbols)
         if notes.hypercall_page is not None:
             self._put(notes.hypercall_page, hypercall_page())
         if self.guest.initrd:
