@@ -35,6 +35,7 @@ from paravirt.machine.outcome import End, GuestExit, Outcome, crash
 from paravirt.machine.platform_code import PlatformCode
 from paravirt.machine.vcpu import Segment, Vcpu
 from paravirt.pc import PC_EXITS, attach_pc, enter_protected_mode
+from paravirt.trace import Trace
 
 if TYPE_CHECKING:
     from paravirt.backend_options import BackendOptions
@@ -54,7 +55,7 @@ __all__ = [
     "Exit", "ExitTable", "Guest", "GuestAddress", "GuestCode", "GuestExit", "GuestFault", "GuestObject", "ImageError",
     "IrqLine", "KernelFunction", "KernelInfo", "Kind", "Linker", "Machine", "MachineCode", "MmioBus", "OpTable",
     "Outcome", "ParavirtError", "ParavirtNote", "PcBoard", "PlatformCode", "PluginError", "PortBus", "Segment",
-    "StubPages", "Vcpu", "Verdict", "attach_pc", "close_match", "cpuid", "crash", "enter_protected_mode", "hookimpl",
-    "idt", "kernel_function", "layout", "leaf", "machine_code", "native", "pc_board", "pc_e820", "pc_stub_pages",
-    "plan_linux", "xen_notes",
+    "StubPages", "Trace", "Vcpu", "Verdict", "attach_pc", "close_match", "cpuid", "crash", "enter_protected_mode",
+    "hookimpl", "idt", "kernel_function", "layout", "leaf", "machine_code", "native", "pc_board", "pc_e820",
+    "pc_stub_pages", "plan_linux", "xen_notes",
 ]  # fmt: skip

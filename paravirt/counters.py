@@ -23,12 +23,15 @@ class OpCounters:
         self._engine, self.enabled = engine, enabled
         self._at: dict[int, str] = {}
         self.on_site: Callable[[CallSite, str], None] | None = None  # a site holds an op's own code from now on
+        self.on_slot: Callable[[Slot], None] | None = None  # a slot holds this guest code from now on
 
     def watch(self, slots: Mapping[str, Slot]) -> None:
         """Count the entries of all guest code. What several ops share counts for the first of them."""
         for name, slot in slots.items():
             if slot.kind != NULL_SLOT and not slot.through_gate:
                 self._count(slot.address, name)
+                if self.on_slot is not None:
+                    self.on_slot(slot)
 
     def watch_site(self, site: CallSite, code: bytes) -> None:
         """Count a call site that holds an op's own code now; a direct call counts where it goes."""

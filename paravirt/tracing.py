@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from paravirt.binding import NULL_SLOT
 from paravirt.calls import FIRST_OP
 from paravirt.errors import GuestFault
 from paravirt.hookspecs import OpInfo
@@ -39,20 +38,19 @@ class Tracer:
         self._mode, self._since = "kernel", 0
         self._host_ops: dict[int, OpInfo] = {}
         self._places: dict[int, str] = {}
+        self._watched: set[int] = set()
         trace.now = machine.engine.now
         machine.watch_exits = self._wrap
 
     def watch_ops(self, ops: Ops) -> None:
         """Tell of every op: guest code by a hook on its first instruction or at the call site that holds it, host
         functions at the gate."""
-        seen: set[int] = set()
         for slot in ops.slots.values():
             if slot.through_gate:
                 self._host_ops[slot.number] = slot.info
-            elif slot.kind != NULL_SLOT and slot.address not in seen:
-                seen.add(slot.address)
-                self._watch(slot.address, slot.info, None)
+        ops.counters.on_slot = lambda slot: self._watch(slot.address, slot.info, None)
         ops.counters.on_site = lambda site, op: self._watch(site.address, ops.slots[op].info, site.address)
+        ops.counters.watch(ops.slots)
 
     def _place(self, address: int) -> str:
         """Symbol and offset of a code address; there are few of them and many events."""
@@ -64,6 +62,9 @@ class Tracer:
     # ------------------------------------------------------------------ ops
 
     def _watch(self, address: int, info: OpInfo, site: int | None) -> None:
+        if address in self._watched:
+            return
+        self._watched.add(address)
         self._machine.engine.on_code(address, lambda: self._op(info, site))
 
     def _op(self, info: OpInfo, site: int | None) -> None:

@@ -70,6 +70,10 @@ class Xen(Backend):
         domain.traps = Traps(domain)
         domain.dispatcher = Dispatcher(domain)
         guest.more_counts.append(domain.dispatcher.counts)
+        if guest.trace is not None:
+            from paravirt_xen.platform.tracing import HypercallTrace
+
+            HypercallTrace(domain, guest.trace)
         guest.machine.connect(Exits(domain, domain.dispatcher).table())
 
     @hookimpl

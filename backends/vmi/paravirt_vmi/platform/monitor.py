@@ -103,6 +103,8 @@ class Monitor:
 
     def count(self, key: str) -> None:
         self.counts[f"vmi.{key}"] += 1
+        if self.guest.trace is not None:
+            self.guest.trace.event("vmi", key)
 
     def refuse(self, call: str, why: str) -> GuestExit:
         """The guest asks for what no monitor can do; to be raised."""

@@ -44,6 +44,9 @@ MAX_ARGUMENTS = 5
 REGISTERS = (layout.EBX, layout.ECX, layout.EDX, layout.ESI, layout.EDI)
 
 
+OnCall = Callable[[str, Sequence[int], int, bool], None]
+
+
 class Argument(NamedTuple):
     """One argument: `kind` is u32, u64 (two registers) or ptr."""
 
@@ -147,7 +150,7 @@ class Dispatcher:
 
     :ivar direct: calls by number; :ivar inner: those inside of multicalls; :ivar batches: multicalls by the number
         of their entries. C counts there too.
-    :ivar on_call: told of each call that is over: name, argument words, result. For traces and tests.
+    :ivar on_call: told of each call that is over: name, argument words, result, whether inside of a multicall.
     :ivar allow_native: told whether C may answer calls without asking here.
     """
 
@@ -155,16 +158,16 @@ class Dispatcher:
         self.domain = domain
         self.direct, self.inner = array("Q", bytes(8 * LIMIT)), array("Q", bytes(8 * LIMIT))
         self.batches = array("Q", bytes(8 * multicall.SIZES))
-        self._on_call: Callable[[str, Sequence[int], int], None] | None = None
+        self._on_call: OnCall | None = None
         self.allow_native: Callable[[bool], None] = lambda on: None
         self._entries = [_entry(domain, number) for number in range(LIMIT)]
 
     @property
-    def on_call(self) -> Callable[[str, Sequence[int], int], None] | None:
+    def on_call(self) -> OnCall | None:
         return self._on_call
 
     @on_call.setter
-    def on_call(self, function: Callable[[str, Sequence[int], int], None] | None) -> None:
+    def on_call(self, function: OnCall | None) -> None:
         self._on_call = function
         self.allow_native(function is None)
 
@@ -181,7 +184,7 @@ class Dispatcher:
         except HypercallError as error:
             result = -error.errno
         if self._on_call is not None:
-            self._on_call(self._name(number), words, result)
+            self._on_call(self._name(number), words, result, inner)
         return result
 
     def answer(self, number: int, ebx: int, ecx: int, edx: int, esi: int, edi: int) -> int:

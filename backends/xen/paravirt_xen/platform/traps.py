@@ -66,6 +66,7 @@ class Traps:
         self.nmi_pending = self.nmi_masked = False
         self.cr4 = GUEST_CR4
         self.gdt_frames: list[int] = []
+        self.on_upcall: Callable[[str], None] = lambda what: None  # told of each entry that no exception made
 
     # ------------------------------------------------------------------ into the guest
 
@@ -106,8 +107,10 @@ class Traps:
             self.nmi_pending = False
             if self.gates[NMI].cs & 0xFFFC:
                 self.nmi_masked = True  # until the iret hypercall
+                self.on_upcall("NMI")
                 self._enter(self.gates[NMI], "an NMI")
         if self.domain.events.pending_unmasked():
+            self.on_upcall("event")
             self._enter(self.event, "the event upcall")
 
     def deliver_failsafe(self, selectors: Iterable[int]) -> None:
@@ -115,6 +118,7 @@ class Traps:
 
         :param selectors: DS, ES, FS, GS as they were.
         """
+        self.on_upcall("failsafe")
         self._enter(self.failsafe, "the failsafe callback", tuple(selectors))
 
     def _enter(self, gate: Gate, what: str, below: tuple[int, ...] = ()) -> None:
