@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from paravirt_xen.platform.channels import State
 from paravirt_xen.platform.errors import EEXIST, EFAULT, EINVAL, ENOENT, ENOSPC, ENOSYS, EPERM, ESRCH
-from paravirt_xen.platform.events import Events, State
+from paravirt_xen.platform.events import Events
 from tests.xenservices import ARGUMENT, READ_ONLY, UNMAPPED, Caller, calling
 
 SELF, US = 0x7FF0, 1

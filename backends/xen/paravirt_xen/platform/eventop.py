@@ -12,8 +12,9 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from paravirt_xen.platform.channels import NR_VCPUS
 from paravirt_xen.platform.errors import EINVAL, ENOENT, ENOSYS, EOPNOTSUPP, HypercallError
-from paravirt_xen.platform.events import NR_VCPUS, Events
+from paravirt_xen.platform.events import Events
 from paravirt_xen.platform.layout import PAGE
 
 if TYPE_CHECKING:

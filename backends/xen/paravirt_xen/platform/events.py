@@ -9,9 +9,7 @@ Ref: Xen public/event_channel.h, public/xen.h (struct vcpu_info, VIRQ_*); common
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from paravirt_xen.platform.abi import (
@@ -22,69 +20,28 @@ from paravirt_xen.platform.abi import (
     PENDING_SEL,
     UPCALL_MASK,
 )
+from paravirt_xen.platform.channels import (
+    ANY_PORT,
+    DOM0,
+    INTERDOMAIN,
+    IPI,
+    NR_PIRQS,
+    NR_VCPUS,
+    NR_VIRQS,
+    PER_VCPU_VIRQS,
+    Backend,
+    Channel,
+    State,
+    Status,
+)
 from paravirt_xen.platform.errors import EEXIST, EINVAL, ENOENT, ENOSPC, EPERM, ESRCH, HypercallError
 
 if TYPE_CHECKING:
     from paravirt_xen.platform.domain import Domain
 
-DOM0 = 0
-NR_VCPUS = 1
-NR_VIRQS = 24
-VIRQ_TIMER, VIRQ_DEBUG, VIRQ_XENOPROF, VIRQ_XENPMU = 0, 1, 7, 13
-PER_VCPU_VIRQS = (VIRQ_TIMER, VIRQ_DEBUG, VIRQ_XENOPROF, VIRQ_XENPMU)
-NR_PIRQS = 56  # 24 of a PC's I/O APIC and the 32 that Xen lets a domU have besides
-ANY_PORT = -1
 PAGE_WORDS = 1024
 BUCKET = 64  # ports become valid by buckets
 FIRST_BACKEND_PORT = 17  # dom0 has other channels before
-
-
-class State(enum.IntEnum):
-    """What a port is; the values are EVTCHNSTAT_*. Port 0 is RESERVED: it never is anything."""
-
-    FREE = 0
-    UNBOUND = 1
-    INTERDOMAIN = 2
-    PIRQ = 3
-    VIRQ = 4
-    IPI = 5
-    RESERVED = -1
-
-
-IPI, INTERDOMAIN = State.IPI, State.INTERDOMAIN  # looking them up takes time
-
-
-@dataclass(slots=True)
-class Channel:
-    """:ivar peer: the port at the other end. :ivar vcpu: whom it notifies."""
-
-    state: State = State.FREE
-    vcpu: int = 0
-    virq: int = 0
-    remote: int = 0
-    peer: int = 0
-
-
-@dataclass(slots=True)
-class Backend:
-    """A port of dom0's. :ivar peer: the domain's port that it is bound to; 0: none, and the domain may bind it.
-
-    :ivar notify: called when the domain sends.
-    """
-
-    port: int
-    notify: Callable[[], None]
-    peer: int = 0
-
-
-@dataclass(slots=True)
-class Status:
-    """What EVTCHNOP_status tells; `detail` and `peer` are the words of its union."""
-
-    status: int
-    vcpu: int
-    detail: int = 0
-    peer: int = 0
 
 
 class Events:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from paravirt_xen.platform.abi import DOMAIN_ID, DOMID_SELF
+from paravirt_xen.platform.channels import DOM0, NR_PIRQS
 from paravirt_xen.platform.errors import (
     EINVAL,
     ENODEV,
@@ -23,7 +24,6 @@ from paravirt_xen.platform.errors import (
     ESRCH,
     HypercallError,
 )
-from paravirt_xen.platform.events import DOM0, NR_PIRQS
 from paravirt_xen.platform.layout import HYPERVISOR_START
 
 if TYPE_CHECKING:

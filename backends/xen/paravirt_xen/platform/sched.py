@@ -27,9 +27,9 @@ from paravirt_xen.platform.abi import (
     SHUTDOWN_SUSPEND,
     SHUTDOWN_WATCHDOG,
 )
+from paravirt_xen.platform.channels import ANY_PORT, DOM0
 from paravirt_xen.platform.contention import Contention
 from paravirt_xen.platform.errors import EFAULT, EINVAL, ENOSPC, ENOSYS, EPERM, ESRCH, HypercallError
-from paravirt_xen.platform.events import ANY_PORT, DOM0
 from paravirt_xen.platform.layout import HYPERVISOR_START
 from paravirt_xen.platform.runstate import BLOCKED, RUNNABLE, RUNNING, Runstate
 from paravirt_xen.platform.timers import Cancellable, call_at

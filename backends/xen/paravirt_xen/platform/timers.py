@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from paravirt_xen.platform.events import VIRQ_TIMER
+from paravirt_xen.platform.channels import VIRQ_TIMER
 
 if TYPE_CHECKING:
     from paravirt_xen.platform.domain import Domain

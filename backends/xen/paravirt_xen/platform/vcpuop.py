@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from paravirt_xen.platform.abi import SHUTDOWN_POWEROFF, VCPU_INFO_BYTES
+from paravirt_xen.platform.channels import NR_VCPUS
 from paravirt_xen.platform.errors import EEXIST, EFAULT, EINVAL, ENOENT, ENOSYS, ENXIO, ETIME, HypercallError
-from paravirt_xen.platform.events import NR_VCPUS
 from paravirt_xen.platform.frames import WRITABLE
 from paravirt_xen.platform.layout import HYPERVISOR_START, PAGE
 from paravirt_xen.platform.runstate import RUNSTATE_INFO
