@@ -20,6 +20,7 @@ from paravirt.machine import layout
 from paravirt.machine.outcome import GuestExit
 from paravirt_xen.platform.abi import VMASST_WRITABLE_PAGETABLES
 from paravirt_xen.platform.domain import Domain
+from paravirt_xen.platform.native import NativeXen
 from paravirt_xen.platform.ptwrite import write_page_table
 from tests.xenaudit import audit
 from tests.xendomain import BASE, TEXT, xen_guest
@@ -271,3 +272,29 @@ def test_update_va_mapping_is_the_same_everywhere(bench: Bench) -> None:
         assert len(seen) == (len(found) if see_all else 0)
     assert answers[0] == answers[1]
     assert {answer for answer, _ in answers[0]} == {0, 0x100000000 - 16, 0x100000000 - 22}
+
+
+STORE_IMMEDIATE = 2  # enum kind of ptwrite.c
+
+
+def test_what_was_not_foreseen_is_taken_back() -> None:
+    """C remembers what an instruction writes. Should it be wrong, what was really written is validated afterwards."""
+    with xen_guest() as backend:
+        bench = Bench(backend.domain, backend.builder.plan.tables)
+        address = bench.domain.machine.engine.record.platform_state
+        if not address:
+            pytest.skip("the library in C cannot be had here")
+        frames = NativeXen.from_address(address).frames
+        own, table = frame(bench, SLOT) | 0x63, bench.entry & ~4095 | 0x63
+        bench.start(bytes.fromhex("89 0b"), [0, own, 0, bench.table_va, STACK, 0, 0, 0], 0, own, bench.table_va)
+        bench.run()
+        for ecx, kept, repaired in ((own & ~2, False, 0), (table, True, 1), (0x300063, True, 2), (0x1000, False, 2)):
+            for recipe in frames.recipes:
+                recipe.kind, recipe.immediate = (recipe.kind & ~0xFF) | STORE_IMMEDIATE, 0
+            before = bench.domain.ram.quads[bench.entry >> 3]
+            bench.vcpu.set_reg(layout.ECX, ecx)
+            bench.vcpu.set_reg(layout.ESP, STACK)
+            bench.run()
+            assert bench.left(bench.table_va).memory == (before if kept else before & ~0xFFFFFFFF | ecx & 0xFFFFFFFF)
+            assert frames.repaired == repaired
+            audit(bench.domain)
