@@ -63,18 +63,22 @@ def test_mprotect_of_512_pages() -> None:
 
 # ---------------------------------------------------------------------- the queue
 
-def on_xen(function: Callable[[Bench], None]) -> tuple[Outcome, str]:
+def on_xen(function: Callable[[Bench], None], *, ends: bool = False) -> tuple[Outcome, str]:
+    """:param ends: the function does not come back, the run ends inside of it."""
     output = bytearray()
+    came_back: list[bool] = []
 
     def inspect(stopped: Stopped) -> None:
         bench = Bench(stopped, "set_lazy_mode")
         bench.ops.irq_disable()
         function(bench)
+        came_back.append(True)
 
     def after(stopped: Stopped, outcome: Outcome) -> None:
         output.extend(stopped.output)
 
     outcome = boot_to_rest_init(inspect, BootOptions(backend="xen", memory=MEMORY), after=after)
+    assert bool(came_back) != ends, outcome
     return outcome, output.decode("latin-1")
 
 
@@ -185,7 +189,7 @@ def test_a_call_that_fails_is_reported() -> None:
         bench.ops.flush_tlb_single(va)
         bench.ops.set_lazy_mode(LAZY_NONE)
 
-    outcome, text = on_xen(look)
+    outcome, text = on_xen(look, ends=True)
     assert outcome.end.word == "crash"
     found = re.search(r"kernel panic: xen: batched call 2 of 3 failed: hypercall 14\((\w+), (\w+), 0, 0\) = -1, "
                       r"asked for at c", outcome.reason)
@@ -204,5 +208,5 @@ def test_modes_do_not_nest(modes: tuple[int, ...], said: str) -> None:
         for mode in modes:
             bench.ops.set_lazy_mode(mode)
 
-    outcome, _ = on_xen(look)
+    outcome, _ = on_xen(look, ends=True)
     assert outcome.reason == f"kernel panic: xen: {said}"

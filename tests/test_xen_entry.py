@@ -17,7 +17,6 @@ import pytest
 from paravirt.conformance.bench import EFLAGS_IF, KERNEL_CS, NAMES, PAGE, PATTERN, USER_CS, USER_DS, Bench
 from paravirt.conformance.stubs import BACK_VECTOR
 from paravirt.machine import layout
-from paravirt.machine.outcome import Outcome
 from paravirt.options import BootOptions
 from paravirt.testing.boots import Stopped, boot_to_rest_init
 from paravirt_xen.table import code
@@ -31,19 +30,22 @@ TIMER_IRQ = 0
 NO_TLS = 0x33  # a TLS selector without a descriptor
 
 
-def on_xen(function: Callable[[Bench], None]) -> tuple[Outcome, str]:
-    """Run a function at rest_init; returns how the run ended and what the guest printed."""
+def on_xen(function: Callable[[Bench], None], *, ends: bool = False) -> str:
+    """Run a function at rest_init; returns what the guest printed.
+
+    :param ends: the function does not come back, the run ends inside of it.
+    """
     output = bytearray()
+    came_back: list[bool] = []
 
     def inspect(stopped: Stopped) -> None:
-        try:
-            function(Bench(stopped, "iret"))
-        finally:
-            output[:] = stopped.output
+        function(Bench(stopped, "iret"))
+        came_back.append(True)
 
     outcome = boot_to_rest_init(inspect, BootOptions(backend="xen", memory=16 << 20),
-                                after=lambda stopped, _: output.__setitem__(slice(None), stopped.output))
-    return outcome, output.decode("latin-1")
+                                after=lambda stopped, _: output.extend(stopped.output))
+    assert bool(came_back) != ends, outcome
+    return output.decode("latin-1")
 
 
 def address(bench: Bench, name: str) -> int:
@@ -125,15 +127,25 @@ def test_a_return_sets_the_event_mask_as_the_frame_says(flags: int) -> None:
     on_xen(look)
 
 
+def elsewhere(bench: Bench) -> int:
+    """A selector of a user's segment that begins somewhere else: through it, no address is the kernel's."""
+    thread = bench.thread(bench.kernel_stack())
+    bench.set_quad(thread, 0x00CFF3555000FFFF)  # base 0x555000
+    bench.ops.load_tls(thread, 0)
+    return 0x33
+
+
 def test_a_return_does_not_need_the_users_ds() -> None:
     def look(bench: Bench) -> None:
-        wait_for_a_tick(bench)
+        selector, before = elsewhere(bench), wait_for_a_tick(bench)
         target = kernel_code(bench, b"\x6a\x7b\x1f" + INC_EDI_COME_BACK)  # push, pop %ds
         start = bench.code - 48
         jump = (bench.target() - (start + 7) & 0xFFFFFFFF).to_bytes(4, "little")
         bench.write_code(start, b"\x8e\xd8\xe9" + jump)  # mov %eax, %ds; jmp
-        back = bench.jump(start, (0, *PATTERN[1:]), [target, KERNEL_CS | RING, EFLAGS_IF | RESERVED])
-        assert back.registers[EDI] == PATTERN[EDI] + 1
+        for flags in (0, EFLAGS_IF):
+            back = bench.jump(start, (selector, *PATTERN[1:]), [target, KERNEL_CS | RING, flags | RESERVED])
+            assert back.registers[EDI] == PATTERN[EDI] + 1 and back.eflags & EFLAGS_IF == flags
+            assert (bench.ticks() > before) == bool(flags)
 
     on_xen(look)
 
@@ -141,12 +153,13 @@ def test_a_return_does_not_need_the_users_ds() -> None:
 def test_flag_ops_of_entry_code_do_not_need_ds() -> None:
     def look(bench: Bench) -> None:
         kernel_code(bench)
-        before = wait_for_a_tick(bench)
+        selector, before = elsewhere(bench), wait_for_a_tick(bench)
         start = bench.code - 48
-        call = (address(bench, "xen_irq_enable_direct") - (start + 7) & 0xFFFFFFFF).to_bytes(4, "little")
-        bench.write_code(start, b"\x8e\xd8\xe8" + call + b"\x6a\x7b\x1f" + COME_BACK)
-        back = bench.jump(start, (0, *PATTERN[1:]), [])
-        assert bench.ticks() > before and back.eflags & EFLAGS_IF
+        for name, on in (("irq_disable", False), ("irq_enable", True)):
+            call = (address(bench, f"xen_{name}_direct") - (start + 7) & 0xFFFFFFFF).to_bytes(4, "little")
+            bench.write_code(start, b"\x8e\xd8\xe8" + call + b"\x6a\x7b\x1f" + COME_BACK)
+            back = bench.jump(start, (selector, *PATTERN[1:]), [])
+            assert bool(back.eflags & EFLAGS_IF) == on and (bench.ticks() > before) == on
 
     on_xen(look)
 
@@ -183,13 +196,16 @@ def test_the_failsafe_callback_makes_null_of_what_cannot_be_loaded() -> None:
 
 def test_the_failsafe_callback_finds_a_frame_that_cannot_be_returned_to() -> None:
     """All selectors can be loaded, so it was the return itself; the fix-up reports where it would have gone."""
+    targets: list[int] = []
+
     def look(bench: Bench) -> None:
         target = bench.user_page(COME_BACK)
+        targets.append(target)
         bench.jump(bench.symbol("xen_failsafe_callback"), PATTERN,
                    [USER_DS, USER_DS, 0, 0, target, 0x0F0B, EFLAGS_IF | RESERVED, target + PAGE, USER_DS])
 
-    outcome, text = on_xen(look)
-    assert "bad frame for the return to eip c" in text, (outcome, text[-300:])
+    text = on_xen(look, ends=True)
+    assert f"bad frame for the return to eip {targets[0]:08x}" in text, text[-300:]
 
 
 def test_ports_that_nobody_wants_are_dropped() -> None:

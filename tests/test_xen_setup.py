@@ -40,8 +40,17 @@ def domain_of(stopped: Stopped) -> Domain:
     return domain
 
 
-def on_xen(function: Callable[[Bench, Domain], None], options: BootOptions = ON_XEN) -> Outcome:
-    return boot_to_rest_init(lambda stopped: function(Bench(stopped, "set_pte"), domain_of(stopped)), options)
+def on_xen(function: Callable[[Bench, Domain], None], *, ends: bool = False) -> Outcome:
+    """Run a function at rest_init. :param ends: it does not come back, the run ends inside of it."""
+    came_back: list[bool] = []
+
+    def inspect(stopped: Stopped) -> None:
+        function(Bench(stopped, "set_pte"), domain_of(stopped))
+        came_back.append(True)
+
+    outcome = boot_to_rest_init(inspect, ON_XEN)
+    assert bool(came_back) != ends, outcome
+    return outcome
 
 
 def in_place_of(op: str, function: Callable[[Stopped, Domain, tuple[int, ...]], int]) -> None:
@@ -52,8 +61,8 @@ def in_place_of(op: str, function: Callable[[Stopped, Domain, tuple[int, ...]], 
         called.append(op)
         return function(stopped, domain_of(stopped), arguments)
 
-    boot_to_rest_init(lambda stopped: None, ON_XEN, in_place=InPlace(op, instead))
-    assert called == [op]
+    outcome = boot_to_rest_init(lambda stopped: called.append("rest_init"), ON_XEN, in_place=InPlace(op, instead))
+    assert called == [op, "rest_init"], outcome
 
 
 class Tables(NamedTuple):
@@ -236,7 +245,7 @@ def test_a_gdt_that_the_hypervisor_cannot_take_ends_the_kernel() -> None:
         bench.write(page, struct.pack("<HI", 255, page + 8))
         bench.ops.load_gdt(page)
 
-    assert "xen: a GDT of 256 bytes at" in on_xen(look).reason
+    assert "xen: a GDT of 256 bytes at" in on_xen(look, ends=True).reason
 
 
 def test_an_ldt_is_read_only_while_it_is_in_use() -> None:
@@ -267,7 +276,7 @@ def test_a_descriptor_that_the_hypervisor_refuses_is_named() -> None:
     def look(bench: Bench, domain: Domain) -> None:
         bench.ops.write_gdt_entry(bench.symbol("cpu_gdt_table"), 28, 0, 0x00408E00)  # an interrupt gate
 
-    assert "batched call 1 of 1 failed: hypercall 10(" in on_xen(look).reason
+    assert "batched call 1 of 1 failed: hypercall 10(" in on_xen(look, ends=True).reason
 
 
 # ---------------------------------------------------------------------- host functions
@@ -300,7 +309,7 @@ def test_a_host_functions_call_that_fails(name: str, arguments: tuple[int, ...],
         hypervisor.must(name, *arguments)
 
     said = ", ".join(f"{each:#x}" for each in arguments)
-    assert on_xen(look).reason == f"xen: {name}({said}) = {result}"
+    assert on_xen(look, ends=True).reason == f"xen: {name}({said}) = {result}"
 
 
 def test_symbols_that_the_table_names_are_all_linked() -> None:
