@@ -239,13 +239,32 @@ def test_the_gdt_in_use_is_read_only_and_changes_through_the_hypervisor() -> Non
     on_xen(look)
 
 
-def test_a_gdt_that_the_hypervisor_cannot_take_ends_the_kernel() -> None:
+@pytest.mark.parametrize(("limit", "base", "said"), [
+    (255, 0xC0123008, "a GDT of 256 bytes at 0xc0123008"),
+    (0xFFFE, 0xC0123000, "a GDT of 65535 bytes at 0xc0123000"),
+    (255, HYPERVISOR_START, "a descriptor table at 0xf5800000, in a page of the hypervisor's"),
+    (255, 0xC0100000 + MEMORY, "load_gdt"),  # not mapped
+])
+def test_a_gdt_that_the_hypervisor_cannot_take_ends_the_kernel(limit: int, base: int, said: str) -> None:
     def look(bench: Bench, domain: Domain) -> None:
         page = bench.page()
-        bench.write(page, struct.pack("<HI", 255, page + 8))
+        bench.write(page, struct.pack("<HI", limit, base))
         bench.ops.load_gdt(page)
 
-    assert "xen: a GDT of 256 bytes at" in on_xen(look, ends=True).reason
+    outcome = on_xen(look, ends=True)
+    assert outcome.end.word == "crash" and said in outcome.reason
+
+
+def test_an_idt_of_any_size_has_256_gates() -> None:
+    def look(bench: Bench, domain: Domain) -> None:
+        page = bench.page()
+        bench.write(page, struct.pack("<HI", 0xFFFF, bench.symbol("idt_table")))
+        bench.ops.load_idt(page)
+        gates = [(gate.eip, gate.dpl) for gate in domain.traps.gates]
+        bench.ops.write_idt_entry(bench.symbol("idt_table"), 256 + 0x80, 0x00610000, 0xC0108E00)
+        assert [(gate.eip, gate.dpl) for gate in domain.traps.gates] == gates
+
+    on_xen(look)
 
 
 def test_an_ldt_is_read_only_while_it_is_in_use() -> None:

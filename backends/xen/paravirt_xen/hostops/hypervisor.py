@@ -82,4 +82,4 @@ class Hypervisor:
 
     def set_variable(self, code: GuestCode, value: int) -> None:
         """Store a word of the ops' own data."""
-        self.vcpu.write_u32(self.address_of(code), value)
+        self.vcpu.write_u32(self.address_of(code), value & 0xFFFFFFFF)

@@ -23,6 +23,7 @@ MAX_GDT = 0x10000
 RW = 2
 TABLE = struct.Struct("<HI")  # limit, base
 GATE = struct.Struct("<II")
+VECTORS = 256
 INTERRUPT_GATE, TRAP_GATE = 0xE, 0xF
 
 
@@ -52,13 +53,14 @@ def read_pte(hypervisor: Hypervisor, va: int) -> int:
     """The entry that maps an address. A page that is not mapped faults, as it would if the kernel touched it."""
     hypervisor.vcpu.translate(va)
     address = hypervisor.domain.l1_entry_address(va)
-    assert address is not None  # 2 MiB pages are the hypervisor's alone
+    if address is None:
+        raise crash(f"xen: a descriptor table at {va:#x}, in a page of the hypervisor's")
     return int(hypervisor.domain.ram.quads[address >> 3])
 
 
 def traps(table: bytes, first: int = 0) -> Iterator[bytes]:
     """What the hypervisor is told of gates: those of interrupts and traps that are present. It has no task gates."""
-    for vector, (low, high) in enumerate(GATE.iter_unpack(table), first):
+    for vector, (low, high) in enumerate(GATE.iter_unpack(table[: GATE.size * (VECTORS - first)]), first):
         kind, address = high >> 8 & 0x1F, high & 0xFFFF0000 | low & 0xFFFF
         if high & 0x8000 and kind in (INTERRUPT_GATE, TRAP_GATE) and address:
             flags = high >> 13 & 3 | (abi.TRAP_MASK_EVENTS if kind == INTERRUPT_GATE else 0)
@@ -88,5 +90,5 @@ def write_idt_entry(self: XenOps, table: int, index: int, low: int, high: int) -
     at, gate = table + 8 * index, GATE.pack(low, high)
     hypervisor.vcpu.write(at, gate)
     base, size = self.idt
-    if base <= at and at + 8 <= base + size:
+    if base <= at and at + 8 <= base + min(size, 8 * VECTORS):
         tell(hypervisor, list(traps(gate, at - base >> 3)))
