@@ -6,25 +6,21 @@ that it is the same in every run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from paravirt_xen.platform.errors import ENOMEM
 from paravirt_xen.platform.frames import Frames
 
-NO_PFN = 0xFFFFFFFF
+NOT = bytes((1,)) + bytes(255)
 
 
 class Pool:
     """
-    :param spare: frames that are free at the start.
+    :param first: from here on, frames that nobody has at the start are free.
     :ivar pages: what the domain has now; it may have `limit`.
     """
 
-    def __init__(self, frames: Frames, spare: Iterable[int], limit: int) -> None:
+    def __init__(self, frames: Frames, first: int, limit: int) -> None:
         self._frames, self.limit, self.pages = frames, limit, limit
-        self._free = bytearray(frames.total)
-        for mfn in spare:
-            self._free[mfn] = 1
+        self._free = bytearray(first) + frames.owners[first:].translate(NOT)
         frames.on_free = self._freed
 
     def _freed(self, mfn: int) -> None:

@@ -27,8 +27,7 @@ def take_memory(domain: Domain) -> None:
     frames.share(domain.shared_mfn)
     frames.first_xen_slot, frames.install_xen_slots = hole.first_slot, hole.install
     frames.validate_descriptors = lambda mfn: validate_page(domain, mfn)
-    spare = set(range(M2P_MACHINE + hole.m2p_pages * M2P_PAGE >> 12, frames.total)).difference(domain.p2m)
-    domain.pool = Pool(frames, spare, domain.nr_pages)
+    domain.pool = Pool(frames, M2P_MACHINE + hole.m2p_pages * M2P_PAGE >> 12, domain.nr_pages)
     domain.grants = Grants(domain)
     domain.ldt = Ldt(domain, hole.ldt_window)
     error = pin(frames, domain.l3_mfn, L3) or frames.get_type(domain.l3_mfn, L3)
