@@ -19,7 +19,7 @@ from paravirt.conformance.stubs import BACK_VECTOR
 from paravirt.machine import layout
 from paravirt.options import BootOptions
 from paravirt.testing.boots import Stopped, boot_to_rest_init
-from paravirt_xen.table import code
+from paravirt_xen.guestcode import code
 
 RING = 1
 RESERVED = 2  # the bit of EFLAGS that is always set

@@ -21,11 +21,11 @@ from paravirt.conformance.bench import NX, PAGE, PAGE_OFFSET, Bench
 from paravirt.machine.outcome import Outcome
 from paravirt.options import BootOptions
 from paravirt.testing.boots import InPlace, Stopped, boot_to_rest_init
+from paravirt_xen.guestcode import code
 from paravirt_xen.hostops.hypervisor import Hypervisor
 from paravirt_xen.hostops.tables import traps
 from paravirt_xen.platform.domain import Domain
 from paravirt_xen.platform.frames import L1, L2, L3, PINNED, TYPE
-from paravirt_xen.table import code
 
 MEMORY = 16 << 20
 HYPERVISOR_START, FIXADDR_TOP = 0xF5800000, 0xF57FD000
@@ -128,7 +128,7 @@ def test_done_is_the_ordinary_ops_then_shared_info_then_the_pin() -> None:
     def look(stopped: Stopped, domain: Domain, arguments: tuple[int, ...]) -> int:
         made: list[tuple[str, str, str]] = []
 
-        def note(name: str, words: object, result: int) -> None:
+        def note(name: str, words: object, result: int, inner: bool) -> None:
             slots = stopped.ops.slots
             made.append((name, slots["set_pte"].where, slots["alloc_pt"].where))
             assert result >= 0
@@ -303,7 +303,7 @@ def test_a_descriptor_that_the_hypervisor_refuses_is_named() -> None:
 def test_hypercalls_of_host_functions_go_the_way_of_the_guests() -> None:
     def look(stopped: Stopped, domain: Domain, arguments: tuple[int, ...]) -> int:
         seen: list[str] = []
-        domain.dispatcher.on_call = lambda name, words, result: seen.append(f"{name} {result}")
+        domain.dispatcher.on_call = lambda name, words, result, inner: seen.append(f"{name} {result}")
         before = dict(stopped.guest.all_counts())
         result = call(stopped, "arch_setup")
         domain.dispatcher.on_call = None

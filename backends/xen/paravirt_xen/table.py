@@ -9,16 +9,15 @@ Ref: Linux 2.6.23, arch/i386/xen/enlighten.c (struct paravirt_ops xen_paravirt_o
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from pydantic import Field
 
-from paravirt.api import NOP, NULL, BackendOptions, Guest, GuestObject, OpTable, leaf, machine_code, native
+from paravirt.api import NOP, NULL, BackendOptions, Guest, OpTable, leaf, machine_code, native
+from paravirt_xen.guestcode import code
 from paravirt_xen.hostops import setup, tables
 from paravirt_xen.hostops.hypervisor import Hypervisor
 from paravirt_xen.platform.domain import Domain
 
-code = GuestObject(Path(__file__).with_name("ops.o"))
 EAX, ECX, EDX = 1, 2, 4
 DIRECT = {"save_fl": EAX, "restore_fl": 0, "irq_disable": 0, "irq_enable": 0, "read_cr2": EAX, "iret": 0}
 zero = machine_code("31 c0", clobbers=EAX)
@@ -42,7 +41,7 @@ class XenOps(OpTable):
     name = "Xen"
 
     patch = native.patch
-    arch_setup = setup.arch_setup(code)
+    arch_setup = setup.arch_setup
     memory_setup = setup.memory_setup
     post_allocator_init = code.xen_post_allocator_init
     init_IRQ = code.xen_init_IRQ
@@ -70,7 +69,7 @@ class XenOps(OpTable):
     safe_halt, halt = code.xen_safe_halt, code.xen_halt
 
     load_tr_desc, store_tr = NOP, zero
-    load_gdt, store_gdt = tables.load_gdt(code), native.store_gdt
+    load_gdt, store_gdt = tables.load_gdt, native.store_gdt
     load_idt, store_idt = tables.load_idt, native.store_idt
     set_ldt, load_tls = code.xen_set_ldt, code.xen_load_tls
     write_ldt_entry = code.xen_write_ldt_entry

@@ -11,7 +11,8 @@ import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from paravirt.api import GuestObject, crash, hookimpl
+from paravirt.api import crash, hookimpl
+from paravirt_xen.guestcode import code
 from paravirt_xen.platform import abi
 
 if TYPE_CHECKING:
@@ -27,26 +28,22 @@ VECTORS = 256
 INTERRUPT_GATE, TRAP_GATE = 0xE, 0xF
 
 
-def load_gdt(code: GuestObject) -> object:
-    """The op for the guest code `code`."""
-
-    @hookimpl
-    def load_gdt(self: XenOps, desc: int) -> None:
-        hypervisor = self.hypervisor
-        limit, base = TABLE.unpack(hypervisor.vcpu.read(desc, TABLE.size))
-        size = limit + 1
-        if base % PAGE or size > MAX_GDT or size % 8:
-            raise crash(f"xen: a GDT of {size} bytes at {base:#x}; it must be page aligned and no more than 64 KiB")
-        frames = []
-        for va in range(base, base + size, PAGE):
-            entry = read_pte(hypervisor, va)
-            hypervisor.must("update_va_mapping", va, entry & ~RW, abi.UVMF_INVLPG)
-            frames.append(entry >> PAGE_SHIFT & 0xFFFFFF)
-        address = hypervisor.scratch(struct.pack(f"<{len(frames)}I", *frames))
-        hypervisor.must("set_gdt", address, size // 8)
-        hypervisor.set_variable(code.xen_gdt, base)
-
-    return load_gdt
+@hookimpl
+def load_gdt(self: XenOps, desc: int) -> None:
+    """The pages of the table become read-only, their frames go to the hypervisor."""
+    hypervisor = self.hypervisor
+    limit, base = TABLE.unpack(hypervisor.vcpu.read(desc, TABLE.size))
+    size = limit + 1
+    if base % PAGE or size > MAX_GDT or size % 8:
+        raise crash(f"xen: a GDT of {size} bytes at {base:#x}; it must be page aligned and no more than 64 KiB")
+    frames = []
+    for va in range(base, base + size, PAGE):
+        entry = read_pte(hypervisor, va)
+        hypervisor.must("update_va_mapping", va, entry & ~RW, abi.UVMF_INVLPG)
+        frames.append(entry >> PAGE_SHIFT & 0xFFFFFF)
+    address = hypervisor.scratch(struct.pack(f"<{len(frames)}I", *frames))
+    hypervisor.must("set_gdt", address, size // 8)
+    hypervisor.set_variable(code.xen_gdt, base)
 
 
 def read_pte(hypervisor: Hypervisor, va: int) -> int:
