@@ -113,17 +113,18 @@ class Scheduler:
         machine.block(lambda: machine.engine.now() >= now + ns, "the CPU")
         self.runstate.change(RUNNABLE, now)
 
-    def entering(self) -> None:
-        """The CPU is about to run the vcpu."""
+    def entering(self) -> bool:
+        """The CPU is about to run the vcpu; whether it did something else before."""
         domain = self.domain
         if self.runstate.state == RUNNING:
             domain.clock.renew_if_old()
-            return
+            return False
         self.runstate.change(RUNNING, domain.machine.engine.now())
         domain.timers.scheduled_in()
         self.contention.scheduled_in()
         domain.clock.renew()
         self.store_runstate()
+        return True
 
     def leaves(self) -> bool:
         """Whether the guest does not go on as it is: it is blocked, has an upcall before it, or is at its end."""

@@ -42,10 +42,12 @@ def attach_services(domain: Domain, share: int = 0) -> None:
 
 def entering(domain: Domain) -> None:
     """The CPU is about to run the vcpu: time goes on, and what has come for it is delivered."""
-    domain.sched.entering()
-    if domain.events.pending_unmasked() or domain.traps.nmi_pending:
+    scheduled_in = domain.sched.entering()
+    if scheduled_in or domain.events.pending_unmasked() or domain.traps.nmi_pending:
         vcpu = domain.vcpu
         vcpu.state.load()
+        if scheduled_in:
+            domain.traps.reload_segments()
         domain.traps.deliver_upcall()
         vcpu.state.store()
 

@@ -12,6 +12,7 @@ Ref: Xen arch/x86/pv/traps.c, callback.c; arch/x86/x86_64/compat/entry.S (compat
 
 from __future__ import annotations
 
+import contextlib
 from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from paravirt.api import GuestFault, Segment, layout
 from paravirt_xen.platform import abi
 from paravirt_xen.platform.domain import Domain
 from paravirt_xen.platform.errors import HypercallError
+from paravirt_xen.platform.layout import RING1_DS, RING3_DS
 from paravirt_xen.platform.ldt import LDT_WINDOW
 
 DEBUG, NMI, BREAKPOINT, OVERFLOW, GENERAL_PROTECTION, PAGE_FAULT = 1, 2, 3, 4, 13, 14
@@ -29,7 +31,9 @@ CLEARED = EFLAGS_TF | EFLAGS_NT | EFLAGS_RF | EFLAGS_VM
 RING1, RING3 = 1, 3
 PF_USER = 4
 IDT_ERROR = 2
-PRESENT = 1 << 15
+PRESENT, CODE_OR_DATA, CODE, CONFORMING, READABLE = 1 << 15, 1 << 12, 1 << 11, 1 << 10, 1 << 9
+DATA_SEGMENTS = (layout.DS, layout.ES, layout.FS, layout.GS)
+FLAT = (RING1_DS, RING3_DS)  # the hypervisor's own, which never change
 INT_BYTES = 2
 GUEST_CR4 = 0x660  # PAE, MCE, OSFXSR, OSXMMEXCPT, as a real Xen shows
 
@@ -121,6 +125,29 @@ class Traps:
         self.on_upcall("failsafe")
         self._enter(self.failsafe, "the failsafe callback", tuple(selectors))
 
+    def reload_segments(self) -> None:
+        """The vcpu gets the CPU back, and its data segments are loaded from the tables as they are now.
+
+        One that cannot be loaded becomes null, and the kernel is told by its failsafe callback. What Xen loads, it
+        loads in ring 0.
+        """
+        vcpu = self.domain.vcpu
+        selectors = [vcpu.segment(index).selector & 0xFFFF for index in DATA_SEGMENTS]
+        failed = False
+        for index, selector in zip(DATA_SEGMENTS, selectors, strict=True):
+            if selector in FLAT or not selector & 0xFFFC:
+                continue
+            segment: Segment | None = None
+            with contextlib.suppress(GuestFault):
+                segment = self.descriptor(selector)
+            if segment is None or not _data_or_readable(segment.high, selector & 3):
+                vcpu.set_segment(index, Segment(0, 0, 0, 0))
+                failed = True
+            else:
+                vcpu.set_segment(index, segment)
+        if failed:
+            self.deliver_failsafe(selectors)
+
     def _enter(self, gate: Gate, what: str, below: tuple[int, ...] = ()) -> None:
         """The frame, with words `below` EIP. Nothing is changed unless all of it fits."""
         domain, vcpu = self.domain, self.domain.vcpu
@@ -190,3 +217,11 @@ class Traps:
         if not segment.high & PRESENT or segment.high >> 13 & 3 != selector & 3:
             self.domain.crash(f"{what} {selector:#x} cannot be used there")
         return segment
+
+
+def _data_or_readable(high: int, rpl: int) -> bool:
+    """Whether ring 0 may load a descriptor, by its second word, into a data segment register."""
+    code, conforming = bool(high & CODE), bool(high & CONFORMING)
+    if not high & PRESENT or not high & CODE_OR_DATA or (code and not high & READABLE):
+        return False
+    return (code and conforming) or high >> 13 & 3 >= rpl
