@@ -37,8 +37,8 @@ ENGINES: Mapping[str, tuple[str, ...]] = {
     "portable": tuple(accel.NAMES),
     **{f"no-{name}": (name,) for name in accel.NAMES},
 }
-C_DELIVERY = ("fast", "no-clock", "no-inline", "no-exits", "no-stores", "no-regions", "no-msrs", "no-platform")
-BLOCK_CLOCK = ("fast", "no-inline", "no-delivery", "no-exits", "no-stores", "no-regions", "no-msrs", "no-platform")
+C_DELIVERY = tuple(name for name in ENGINES if name not in ("portable", "no-state", "no-delivery"))
+BLOCK_CLOCK = tuple(name for name in ENGINES if name not in ("portable", "no-state", "no-clock"))
 each_engine = pytest.mark.parametrize("engine", ENGINES)
 
 MEMORY = 4 << 20

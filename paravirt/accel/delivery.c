@@ -94,6 +94,7 @@ void pv_intr(void *uc, uint32_t vector, struct machine *m)
 	uint64_t eip = ENV64(m, ENV_EIP);
 
 	vector &= 0xff;
+	m->watch_again = 0;
 	if (m->external && vector >= VECTOR_TS && vector <= VECTOR_GP)
 		ENV32(m, ENV_ERROR_CODE) |= ERROR_EXT;
 	m->external = 0;
@@ -139,6 +140,8 @@ int pv_exec_interrupt(void *cpu, int request)
 	struct machine *m = machine_of_cpu(cpu);
 	int vector;
 
+	if (m->watch_hit)
+		pv_watch_trap(m);
 	if (!(request & INTERRUPT_HARD))
 		return m->exec_interrupt(cpu, request);
 	const struct platform *p = m->platform;

@@ -104,6 +104,10 @@ struct machine {
 	void *(*find_region)(void *uc, uint64_t physical);	/* libunicorn's own */
 	void *ram_region;			/* what it finds for all of RAM; NULL: not asked yet */
 	uint64_t ram_bytes;
+	/* watch.c */
+	/* longjmp, the state being that before the instruction; NULL: data breakpoints never fire */
+	void (*loop_exit_restore)(void *cpu, uint64_t ra);
+	uint64_t watch_again, watch_hit;	/* the instruction runs again, alone; DR6 bits of what it hit */
 	/* inline.c */
 	uint64_t check_exit_request;	/* address of libunicorn's helper; 0: every block calls pv_block */
 	uint64_t inlined, not_inlined;	/* blocks; not repeatable */
@@ -132,6 +136,9 @@ struct platform {
 
 #define ENV32(m, offset) (*(uint32_t *)((m)->env + (offset)))
 #define ENV64(m, offset) (*(uint64_t *)((m)->env + (offset)))
+
+/* watch.c */
+void pv_watch_trap(struct machine *m);
 
 /* inline.c */
 uint32_t pv_inlined(const uint8_t *after, const struct machine *m);

@@ -31,6 +31,7 @@ NAMES = {
     "inline": "translated blocks count by themselves, and call C only when a slice ends",
     "stores": "stores to pages without translated code take the fast path",
     "regions": "slow accesses to RAM do not search for it among all memory",
+    "watchpoints": "data breakpoints of the debug registers raise #DB",
     "msrs": "model-specific registers that the CPU has not raise #GP, and the TSC is one",
     "delivery": "exceptions and interrupts are delivered by libunicorn from C",
     "platform": "what a platform has in C runs in C",
@@ -80,6 +81,7 @@ class NativeMachine(ctypes.Structure):
         ("interrupt_flag", Pointer),
         ("account", Pointer), ("deliver", Pointer), ("spend", Pointer),
         ("find_region", Pointer), ("ram_region", Pointer), ("ram_bytes", ctypes.c_uint64),
+        ("loop_exit_restore", Pointer), ("watch_again", ctypes.c_uint64), ("watch_hit", ctypes.c_uint64),
         ("check_exit_request", ctypes.c_uint64), ("inlined", ctypes.c_uint64), ("not_inlined", ctypes.c_uint64),
     )
 
@@ -175,6 +177,13 @@ class Accelerator:
             raise Unavailable("uc_struct.memory_mapping is not as expected")
         record.ram_bytes = ram.size
         method.value = self.function("pv_region")
+
+    def watchpoints(self) -> None:
+        """Fill in what libunicorn leaves empty of its watchpoints."""
+        self.record.loop_exit_restore = self._library.address("cpu_loop_exit_restore_x86_64")
+        for name, helper in (("insert", "insert"), ("address_matches", "matches")):
+            self._override_got(f"cpu_watchpoint_{name}_x86_64", f"pv_watch_{helper}")
+        self._override_got("cpu_check_watchpoint_x86_64", "pv_watch_check")
 
     def find_sysenter(self, uc: Any) -> None:
         """Find the SYSENTER registers in the CPU state, by writing them through the public interface."""

@@ -13,6 +13,7 @@ delivery   ``c``: libunicorn's own          ``python``: machine/idt.py
 exits      ``fast``: checked at blocks      ``slow``: after each memory access
 stores     ``fast``: pages without code     ``slow``: stock softmmu
 regions    ``kept``: RAM is known           ``searched``: at each slow access
+watchp.    ``fire``: data breakpoints       ``never``: stock debug registers
 msrs       ``checked``: #GP for unknown     ``zero``: unknown ones read as 0
 platform   ``c``: its own library           ``python``: its exit table alone
 =========  ===============================  ====================================
@@ -49,7 +50,8 @@ class Seams:
         self._alive: Any = None
         self.accelerator = self._accelerator()
         steps = {"clock": self._clock, "inline": self._inline, "delivery": self._delivery, "exits": self._exits,
-                 "stores": self._stores, "regions": self._regions, "msrs": self._msrs, "platform": self._platform}
+                 "stores": self._stores, "regions": self._regions, "watchpoints": self._watchpoints,
+                 "msrs": self._msrs, "platform": self._platform}
         for name, step in steps.items():
             if name in self.missing:
                 continue
@@ -65,7 +67,8 @@ class Seams:
     def forms(self) -> dict[str, str]:
         """The form of each seam, by name."""
         forms = {"state": "live context", "clock": "block count", "inline": "code call", "delivery": "c python",
-                 "exits": "fast slow", "stores": "fast slow", "regions": "kept searched", "msrs": "checked zero",
+                 "exits": "fast slow", "stores": "fast slow", "regions": "kept searched",
+                 "watchpoints": "fire never", "msrs": "checked zero",
                  "platform": "c python"}
         return {name: both.split()[name in self.missing] for name, both in forms.items()}
 
@@ -116,6 +119,11 @@ class Seams:
 
     def _regions(self, accelerator: accel.Accelerator) -> None:
         accelerator.keep_region(self._ram)
+
+    def _watchpoints(self, accelerator: accel.Accelerator) -> None:
+        if "exits" in self.missing:
+            raise accel.Unavailable("needs the seam exits: the CPU would stop inside the instruction")
+        accelerator.watchpoints()
 
     def _msrs(self, accelerator: accel.Accelerator) -> None:
         accelerator.registers()
