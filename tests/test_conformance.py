@@ -201,9 +201,9 @@ def test_a_backend_conforms(backend: str, summary: str) -> None:
 FIXTURES = '''
 def test_boot(boot, backend):
     record = boot(append="noselftest panic", count_ops=True)
-    assert record.backend == backend == "native"
+    assert record.backend == backend
     assert record.outcome.kind == "crash" and "panic" in boot.output
-    boot.assert_ops(load_tr_desc=1)
+    boot.assert_ops(load_gdt=1)
 
 def test_recorder(boot, op_recorder):
     op_recorder("write_cr3", "load_gdt", "set_lazy_mode")
@@ -223,8 +223,9 @@ def test_machine(machine):
 
 
 def test_the_fixtures_work(tmp_path: Path) -> None:
+    """On every installed backend, as nobody names one."""
     (tmp_path / "test_fixtures.py").write_text(FIXTURES)
     path = ":".join(str(ROOT / part) for part in (".", "backends/native", "backends/xen", "backends/vmi"))
-    done = _pytest("-q", "-o", f"pythonpath={path.replace(':', ' ')}", str(tmp_path), "--paravirt-backend", "native")
+    done = _pytest("-q", "-o", f"pythonpath={path.replace(':', ' ')}", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "4 passed" in done.stdout
+    assert "8 passed" in done.stdout, "two tests run on each of the three backends that are installed here"
