@@ -9,9 +9,13 @@ Ref: Intel SDM vol. 2A, HLT; vol. 3A, 17.17 (time-stamp counter).
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +26,7 @@ from paravirt.machine.outcome import End
 from paravirt.pc import PC_EXITS
 from tests.snippet import BLOCK_CLOCK, Line, each_engine, start
 
+ROOT = Path(__file__).resolve().parent.parent
 MS = 1_000_000
 MEMORY = 4 << 20
 ACCELERATED = {"state": "live", "clock": "block", "inline": "code", "delivery": "c", "exits": "fast",
@@ -260,6 +265,31 @@ def test_two_machines_of_one_process_share_nothing(pair: tuple[str, str]) -> Non
             assert two.left() == alone(pair[1], 700)
         assert one.machine.engine.exceptions() == {0x80: 400}
         assert two.machine.engine.exceptions() == {0x80: 700}
+
+
+def in_turns(*plans: tuple[str, int]) -> list[tuple[str, int, int, dict[int, int]]]:
+    """What machines end with that run slice by slice in turns. :param plans: engine, rounds."""
+    with ExitStack() as stack:
+        guests = [stack.enter_context(start("ticks", engine, arguments=[0, rounds])) for engine, rounds in plans]
+        running = list(guests)
+        while running:
+            for guest in list(running):
+                clock = guest.machine.engine
+                if clock.run(clock.now() + 9_000):
+                    running.remove(guest)
+        return [(guest.left(), guest.machine.engine.now(), guest.machine.engine.instructions(),
+                 guest.machine.engine.exceptions()) for guest in guests]
+
+
+def test_interleaved_machines_end_as_in_processes_of_their_own() -> None:
+    """One on each engine, in one process; then each in a process that knows no other."""
+    plans = [("fast", 400), ("portable", 300)]
+    together = in_turns(*plans)
+    for plan, result in zip(plans, together, strict=True):
+        script = f"from tests.test_engine import in_turns; print(in_turns({plan!r}))"
+        alone = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120,
+                               env={**os.environ, "PYTHONPATH": ":".join([str(ROOT), *sys.path])})
+        assert alone.stdout.strip() == repr([result]), alone.stderr
 
 
 def test_a_machine_inside_a_machines_exit() -> None:

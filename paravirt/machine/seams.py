@@ -3,20 +3,20 @@
 Three seams are chosen at start, each by itself, some more that only make it faster, one that makes it exact, and
 one that is the platform's (platform_code.py):
 
-=========  ===============================  ====================================
-seam       accelerated                      portable (public interface only)
-=========  ===============================  ====================================
-state      ``live``: in place               ``context``: saved and restored
-clock      ``block``: C block hook          ``count``: emu_start(count=N) slices
-inline     ``code``: in translated code     ``call``: a call for each block
-delivery   ``c``: libunicorn's own          ``python``: machine/idt.py
-exits      ``fast``: checked at blocks      ``slow``: after each memory access
-stores     ``fast``: pages without code     ``slow``: stock softmmu
-regions    ``kept``: RAM is known           ``searched``: at each slow access
-watchp.    ``fire``: data breakpoints       ``never``: stock debug registers
-msrs       ``checked``: #GP for unknown     ``zero``: unknown ones read as 0
-platform   ``c``: its own library           ``python``: its exit table alone
-=========  ===============================  ====================================
+===========  ===============================  ====================================
+seam         accelerated                      portable (public interface only)
+===========  ===============================  ====================================
+state        ``live``: in place               ``context``: saved and restored
+clock        ``block``: C block hook          ``count``: emu_start(count=N) slices
+inline       ``code``: in translated code     ``call``: a call for each block
+delivery     ``c``: libunicorn's own          ``python``: machine/idt.py
+exits        ``fast``: checked at blocks      ``slow``: after each memory access
+stores       ``fast``: pages without code     ``slow``: stock softmmu
+regions      ``kept``: RAM is known           ``searched``: at each slow access
+watchpoints  ``fire``: data breakpoints       ``never``: stock debug registers
+msrs         ``checked``: #GP for unknown     ``zero``: unknown ones read as 0
+platform     ``c``: its own library           ``python``: its exit table alone
+===========  ===============================  ====================================
 
 What cannot be had stands in `Seams.missing` with its reason; nothing is assumed to work untried.
 """
