@@ -223,6 +223,27 @@ def test_upcalls_come_behind_an_exit(engine: str) -> None:
 
 
 @each_engine
+def test_a_multicall_of_many(engine: str) -> None:
+    """The guest gets to run in between, and calls again by itself; every entry has its result."""
+    found = ended("long_multicall", engine)
+    assert not found.traps
+    assert found.results[:4] == (0, 0x40011, 0, 0x40011)
+
+
+@each_engine
+def test_a_multicall_goes_on_behind_failures_and_ends_with_iret(engine: str) -> None:
+    found = ended("mixed_multicall", engine)
+    assert not found.traps
+    minus = 1 << 32
+    assert found.results[:7] == (0x1BADCAFE, minus - 22, minus - 22, minus - 38, minus - 38, 0x1BADCAFE, 77)
+
+
+@each_engine
+def test_a_multicall_with_a_bad_list(engine: str) -> None:
+    assert ended("torn_multicall", engine).results[:3] == ((1 << 32) - 14, 0, 0x40011)
+
+
+@each_engine
 def test_privileged_instructions_are_emulated(engine: str) -> None:
     found = ended("registers", engine)
     assert not found.traps
@@ -264,7 +285,8 @@ def test_single_steps_over_emulated_instructions(engine: str) -> None:
     assert linked().read(trap.eip - 2, 2) == b"\x0f\x06"
 
 
-@pytest.mark.parametrize("entry", ["from_ring_3", "registers", "iret_delivers_at_once", "ports_with_iopl"])
+@pytest.mark.parametrize("entry", ["from_ring_3", "registers", "iret_delivers_at_once", "ports_with_iopl",
+                                   "long_multicall", "mixed_multicall", "torn_multicall"])
 def test_all_engines_say_the_same(entry: str) -> None:
     expected = run(entry, "fast")
     for engine in ENGINES:

@@ -36,6 +36,10 @@
 	movl	$\label, resume
 	.endm
 
+	.macro result index, register
+	movl	\register, results + 4 * \index
+	.endm
+
 	/* All that a scenario starts with: traps, callbacks, shared_info mapped at `shared`. */
 	.macro begin
 	call	set_up
@@ -335,11 +339,82 @@ function upcall_behind_an_exception
 	movb	$0, shared + 1
 	int	$0x91
 
-	/* ------------------------------------------------------------ emulation */
+	/* ------------------------------------------------------------ multicall */
 
-	.macro result index, register
-	movl	\register, results + 4 * \index
-	.endm
+	/* 600 entries, from a list that crosses a page: xen_version, and stack_switch between */
+function long_multicall
+	begin
+	movl	$list, %edi
+	movl	$300, %ecx
+1:	movl	$17, (%edi)
+	movl	$3, 32(%edi)
+	movl	$RING1_DS, 40(%edi)
+	movl	$kernel_stack_end, 44(%edi)
+	movl	$-1, 36(%edi)
+	addl	$64, %edi
+	loop	1b
+	movl	$list, %ebx
+	movl	$600, %ecx
+	hypercall 13
+	result	0, %eax
+	movl	list + 4, %eax
+	result	1, %eax
+	movl	list + 599 * 32 + 4, %eax
+	result	2, %eax
+	movl	list + 598 * 32 + 4, %eax
+	result	3, %eax
+	jmp	finish
+	/* a failure, a multicall inside, an unknown number, iret: which ends it */
+function mixed_multicall
+	begin
+	movb	$0, shared + 1
+	movl	$list, %edi
+	movl	$10, (%edi)		/* update_descriptor of nothing */
+	movl	$1, 8(%edi)
+	movl	$13, 32(%edi)
+	movl	$44, 64(%edi)
+	movl	$1000, 96(%edi)
+	movl	$IRET, 128(%edi)
+	movl	$17, 160(%edi)
+	movl	$77, 164(%edi)
+	pushl	$0x46
+	pushl	$RING1_CS
+	pushl	$1f
+	pushl	$0x1badcafe
+	movl	$list, %ebx
+	movl	$6, %ecx
+	hypercall 13
+1:	result	0, %eax
+	movl	list + 4, %eax
+	result	1, %eax
+	movl	list + 36, %eax
+	result	2, %eax
+	movl	list + 68, %eax
+	result	3, %eax
+	movl	list + 100, %eax
+	result	4, %eax
+	movl	list + 132, %eax
+	result	5, %eax
+	movl	list + 164, %eax
+	result	6, %eax
+	jmp	finish
+	/* of a list that ends where memory does */
+function torn_multicall
+	begin
+	movl	$0xd0000000 - 16, %ebx
+	movl	$2, %ecx
+	hypercall 13
+	result	0, %eax
+	movl	$list + 2, %ebx		/* not aligned, which is no matter */
+	movl	$17, list + 2
+	movl	$1, %ecx
+	hypercall 13
+	result	1, %eax
+	movl	list + 6, %eax
+	result	2, %eax
+	jmp	finish
+
+	/* ------------------------------------------------------------ emulation */
 
 function registers
 	begin
@@ -486,6 +561,9 @@ buffer:	.fill	16, 4, 0
 	.balign	64
 	.skip	2048
 kernel_stack_end:
+	.balign	4096
+	.skip	4064
+list:	.skip	600 * 32
 	.balign	4096
 shared:	.skip	4096
 	/* pages that the test makes the user's */

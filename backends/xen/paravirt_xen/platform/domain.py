@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from paravirt_xen.platform.traps import Traps
 
 HANDLE = UUID("b5a6d1a0-0000-4000-8000-000000000001")
-PRESENT, WRITABLE, LARGE = 1, 2, 0x80
+PRESENT, WRITABLE, ACCESSED, DIRTY, LARGE = 1, 2, 0x20, 0x40, 0x80
 FRAME = 0x0000_000F_FFFF_F000
 CR3 = layout.CR + 3
 
@@ -124,7 +124,7 @@ class Domain:
     # ------------------------------------------------------------------ the guest's memory
 
     def machine_address(self, va: int, need: int = PRESENT) -> int:
-        """Machine address of a byte as ring 1 sees it.
+        """Machine address of a byte as ring 1 sees it; the accessed and dirty flags are set as the CPU would.
 
         :param need: flags that the entries of the last two levels must have, PRESENT or PRESENT | WRITABLE.
         :raises HypercallError: EFAULT.
@@ -133,12 +133,19 @@ class Domain:
         try:
             entry = quads[((self._quads[CR3] & 0xFFFFFFE0) >> 3) + (va >> 30)]
             if entry & PRESENT:
-                entry = quads[((entry & FRAME) >> 3) + (va >> 21 & 511)]
+                at = ((entry & FRAME) >> 3) + (va >> 21 & 511)
+                entry = quads[at]
                 if entry & need == need:
                     if entry & LARGE:
                         return entry & 0xF_FFE0_0000 | va & 0x1FFFFF
-                    entry = quads[((entry & FRAME) >> 3) + (va >> 12 & 511)]
+                    if not entry & ACCESSED:
+                        self.ram.write_u64(8 * at, entry | ACCESSED)
+                    at = ((entry & FRAME) >> 3) + (va >> 12 & 511)
+                    entry = quads[at]
                     if entry & need == need:
+                        touched = ACCESSED | DIRTY if need & WRITABLE else ACCESSED
+                        if entry & touched != touched:
+                            self.ram.write_u64(8 * at, entry | touched)
                         return entry & FRAME | va & 4095
         except IndexError:  # a table outside of memory
             pass
