@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from paravirt.machine.outcome import End, GuestExit
 from paravirt.machine.ram import Ram
+from paravirt_xen.platform.console import Mirror
 from paravirt_xen.platform.errors import EFAULT, ENOSYS, EPERM
 from paravirt_xen.platform.rings import Ring, RingFault
 from tests.xendomain import TEXT
@@ -234,6 +235,28 @@ def test_what_comes_both_ways_is_shown_once(guest: Caller) -> None:
     say(guest, b"spl")
     say(guest, b"it\n")
     assert guest.output == b"one\ntwo\ntwo\nthree\na long line\nsplit\n"
+
+
+def test_line_ends_may_differ() -> None:
+    """A ring's text is for a terminal, a log's is not. What was early in the log comes in the ring at last."""
+    mirror = Mirror()
+    assert mirror.new(False, b"one\ntwo\n") == b"one\ntwo\n"
+    assert mirror.new(True, b"one\r\ntwo\r\nthree\r\n") == b"three\r\n"
+    assert mirror.new(False, b"thr") == mirror.new(False, b"ee\n") == b""
+    assert mirror.new(True, b"\r") == b"\r"
+    assert mirror.new(True, b"four\r\n") == b"four\r\n"
+
+
+@settings(max_examples=200, deadline=None)
+@given(parts=st.lists(st.tuples(st.booleans(), st.sampled_from([b"a", b"b", b"ab", b"\n", b"\r", b"a\r\n"]))))
+def test_each_way_alone_is_whole(parts: list[tuple[bool, bytes]]) -> None:
+    """Whatever is left out has been shown: what one way brought can be found in what is shown, in order."""
+    mirror, shown = Mirror(), b""
+    for ring, data in parts:
+        shown += mirror.new(ring, data)
+    for way in (True, False):
+        rest = iter(shown.replace(b"\r", b""))
+        assert all(byte in rest for byte in b"".join(d for r, d in parts if r is way).replace(b"\r", b""))
 
 
 def test_what_differs_is_shown_as_it_comes(guest: Caller) -> None:

@@ -23,27 +23,37 @@ if TYPE_CHECKING:
 CONSOLEIO_WRITE, CONSOLEIO_READ = 0, 1
 IN, IN_BYTES, OUT, OUT_BYTES = 0, 1024, 1024, 2048
 IN_CONS, IN_PROD, OUT_CONS, OUT_PROD = 3072, 3076, 3080, 3084
+KEPT = 1 << 14  # bytes of output that the other way may still bring
 WRITE_AT_ONCE = 16 * PAGE  # of one console_io; the rest when the guest has had a chance to be stopped
 
 
 class Mirror:
-    """What came through two ways, told apart from what came through one: the same bytes, right behind each other.
+    """What came through two ways, told apart from what came through one: the same text, right behind each other.
 
-    `new` gives what has not come through the other way just before.
+    Carriage returns do not count: a console that is a terminal wants them, a log does not.
     """
 
     def __init__(self) -> None:
         self._only = {True: b"", False: b""}  # by way, what only it has brought since the other one's last
 
     def new(self, ring: bool, data: bytes) -> bytes:
-        """:param ring: it came through the ring, not by console_io."""
-        other = self._only[not ring]
-        same = len(data) if other.startswith(data) else len(other) if data.startswith(other) else 0
+        """What of `data` has not just come the other way.
+
+        :param ring: it came through the ring, not by console_io.
+        """
+        text, other = data.replace(b"\r", b""), self._only[not ring]
+        same = len(text) if other.startswith(text) else len(other) if text.startswith(other) else 0
+        if not text:
+            return data
         self._only[not ring] = other[same:] if same else b""
-        data = data[same:]
-        if data:
-            self._only[ring] = (self._only[ring] + data)[-OUT_BYTES:] if not same else data[-OUT_BYTES:]
-        return data
+        if same == len(text):
+            return b""
+        self._only[ring] = (text[same:] if same else self._only[ring] + text)[-KEPT:]
+        at = 0
+        while same:  # the place in the data that is so far in the text
+            same -= data[at : at + 1] != b"\r"
+            at += 1
+        return data[at:]
 
 
 class ConsoleRing:
