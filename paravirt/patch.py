@@ -48,6 +48,8 @@ def generate(slots: Mapping[str, Slot], site_type: int, clobbers: int, address: 
         return None
     if slot.kind == NULL_SLOT:
         return UD2 if length >= len(UD2) else None
+    if slot.wrapped:
+        return None  # the wrappers are behind the table's word
     fits = slot.inline is not None and len(slot.inline) <= length and not slot.clobbers & ~clobbers
     if fits and not slot.through_gate:
         return slot.inline

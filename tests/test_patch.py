@@ -76,9 +76,10 @@ def test_nothing_becomes_nops_and_null_a_trap() -> None:
     assert site(slot("irq_enable_sysexit", NULL), 0, 0, 7) == b"\x0f\x0b"
 
 
-def test_a_wrapped_op_is_called() -> None:
+def test_a_wrapped_op_is_reached_through_its_word() -> None:
+    """Its address is the code, and the wrappers would be left out."""
     assert site(replace(CLI, wrapped=True), EAX, 0, 10) is None
-    assert site(replace(CLI, wrapped=True), ANY, 0xC0102000, 6) == b"\xe8\xfb\xff\xff\xff"
+    assert site(replace(CLI, wrapped=True), ANY, 0xC0102000, 6) is None
 
 
 def test_a_site_too_short_for_a_call_stays() -> None:

@@ -21,6 +21,7 @@ from paravirt.hookspecs.tables import TABLES
 from paravirt.options import BootOptions
 from paravirt.record import Record
 from paravirt.testing.boots import Stopped, boot_to_rest_init
+from paravirt.testing.fixtures import OpRecorder
 
 MEMORY = 16 << 20
 FLAG_OPS = ("save_fl", "restore_fl", "irq_disable", "irq_enable")
@@ -113,3 +114,32 @@ def test_a_domain_ends_by_telling_the_reason(append: str, kind: str, said: str) 
     if kind == "crash":
         assert record.outcome.reason.startswith("kernel panic: ")
     assert record.counts.backend["xen.hypercall.sched_op"] >= 1
+
+
+def test_sched_clock_leaves_stolen_time_out() -> None:
+    """Another domain takes a quarter of the CPU: real time goes on, the scheduler's does not."""
+    found: list[int] = []
+
+    def look(stopped: Stopped) -> None:
+        engine, ops = stopped.machine.engine, stopped.ops
+        clock, now = ops.sched_clock(), engine.now()
+        stopped.kernel.udelay(120_000)
+        found.extend((ops.sched_clock() - clock, engine.now() - now))
+        at = ops.sched_clock(), engine.now()
+        ops.safe_halt()  # blocked, which is the domain's own choice
+        found.extend((ops.sched_clock() - at[0], engine.now() - at[1]))
+
+    boot_to_rest_init(look, BootOptions(backend="xen", memory=MEMORY, options={"steal": "25"}))
+    own, real, own_blocked, real_blocked = found
+    assert real >= 120_000_000 and 0.72 * real < own < 0.85 * real
+    assert abs(own_blocked - real_blocked) < 0.1 * real_blocked
+
+
+@pytest.mark.parametrize("backend", ["native", "xen"])
+def test_wrappers_see_every_call_of_patched_sites_too(backend: str) -> None:
+    names = ("set_lazy_mode", "irq_enable", "set_pte_at", "load_tls", "flush_tlb_single")
+    recorder = OpRecorder()(*names)
+    given = BootOptions(backend=backend, memory=MEMORY, append="noselftest", plugins=(recorder.plugin,))
+    boot(None, given, Console())
+    counted = run(backend, append="noselftest", count_ops=True)[0].counts.ops
+    assert {name: recorder.counts[name] for name in names} == {name: counted[name] for name in names}
