@@ -13,7 +13,7 @@ help:
 	@echo 'make lint    ruff and mypy'
 	@echo 'make guests  fetch the real i386 guests (needs a network) into guests/'
 	@echo 'make bench   the benchmarks'
-	@echo 'make fuzz    random hypercalls: SEED=1 CALLS=1000000'
+	@echo 'make fuzz    random hypercalls and VMI calls: SEED=1 CALLS=1000000'
 	@echo 'make pages   the generated pages of docs/'
 	@echo 'make clean   remove what was built; distclean: and what was installed and fetched'
 
@@ -64,6 +64,7 @@ CALLS ?= 1000000
 fuzz: .venv/dev.stamp
 	@$(BUILD)
 	$(BIN)/python -m tests.xenfuzz --seed $(SEED) --calls $(CALLS)
+	$(BIN)/python -m tests.vmifuzz --seed $(SEED) --calls $$(($(CALLS) / 100))
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from paravirt.machine import layout
 from paravirt.machine.outcome import End
 from paravirt_vmi.platform.calls import CALLS, Home
+from tests.vmifuzz import Fuzzer
 from tests.vmimachine import (
     CODE,
     CODE_HIGH,
@@ -326,6 +327,16 @@ def test_any_code_in_ring_1(code: bytes, page: bytes, form: tuple[str, dict[str,
         guest.ram.write(guest.monitor.page_at + 0x80, page)
         outcome = guest.run_code(code)
         assert outcome.end is not End.ERROR and outcome.reason
+
+
+def test_one_call_after_the_other() -> None:
+    """What ``make fuzz`` does for longer."""
+    fuzzer = Fuzzer(seed=3)
+    try:
+        fuzzer.run(300)
+    except Exception as error:
+        pytest.fail(f"{fuzzer.last}: {error!r}")
+    assert fuzzer.ends["halt"] > 200
 
 
 @pytest.mark.parametrize("engine", ["fast", "no-platform", "portable"])

@@ -16,6 +16,8 @@ import pytest
 
 from paravirt.boot_sequence import boot
 from paravirt.config import config_path, load_config
+from paravirt.conformance.case import Verdict, run_case
+from paravirt.conformance.suite import all_cases
 from paravirt.console import Console
 from paravirt.guest import KernelInfo
 from paravirt.image import load_image
@@ -103,6 +105,15 @@ def test_calls_are_counted_where_their_code_begins() -> None:
     for name, count in every.counts.backend.items():
         if name.startswith("vmi.call.") and name != "vmi.call.GetRelocationInfo":
             assert every.counts.backend[name.replace("call", "trap")] == count, name
+
+
+def test_conformance() -> None:
+    results = [run_case(each, "vmi") for each in all_cases()]
+    wrong = [f"{each.op} {each.case}: {each.detail}" for each in results
+             if each.verdict not in (Verdict.PASS, Verdict.NOT_APPLICABLE)]
+    assert not wrong
+    passed = {each.op for each in results if each.verdict is Verdict.PASS}
+    assert len(passed) == 99
 
 
 def test_ends_of_the_guest() -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from paravirt.machine.vcpu import Segment, parse_descriptor
 from paravirt.pc import attach_pc
 from paravirt_vmi.options import VmiOptions
 from paravirt_vmi.platform.monitor import Monitor
-from paravirt_vmi.platform.start import start_monitor
+from paravirt_vmi.platform.start import rom_for, start_monitor
 from tests.snippet import ENGINES
 
 MEMORY = 4 << 20
@@ -32,6 +33,8 @@ FAULT_LOG = 0x8000  # a word for each vector: how often its handler ran
 DONE = b"\xfa\xf4"  # cli, hlt: with interrupts off the run is over
 FOR_EVER = b"\xeb\xfe"
 
+_rom = functools.cache(rom_for)  # the same image in every test, and building takes longer than most of them
+
 
 class Vmi:
     """:ivar monitor: of the machine; the guest is in ring 1."""
@@ -40,9 +43,9 @@ class Vmi:
         self.machine = machine = Machine(MEMORY, ENGINES[engine])
         machine.max_instructions = STEPS
         self.vcpu, self.ram = machine.vcpu, machine.ram
-        guest = Guest(machine, cast(KernelInfo, None), VmiOptions.model_validate(options), Console())
-        self.guest = guest
-        self.monitor: Monitor = start_monitor(guest)
+        model = VmiOptions.model_validate(options)
+        self.guest = guest = Guest(machine, cast(KernelInfo, None), model, Console())
+        self.monitor: Monitor = start_monitor(guest, _rom(model), model.base)
         self.monitor.board = attach_pc(guest, self.monitor.interrupt_line)
         self.ram.write(self.monitor.rom_at, self.monitor.rom.image)
         self._descriptors()

@@ -73,9 +73,12 @@ class Vmi(Backend):
 
     @hookimpl
     def paravirt_devices(self, guest: Guest) -> None:
-        from paravirt_vmi.platform.start import start_monitor
+        from paravirt_vmi.options import VmiOptions
+        from paravirt_vmi.platform.start import rom_for, start_monitor
 
-        self.monitor: Monitor = start_monitor(guest)
+        options = guest.options
+        assert isinstance(options, VmiOptions)
+        self.monitor: Monitor = start_monitor(guest, rom_for(options), options.base)
         self.monitor.board = attach_pc(guest, self.monitor.interrupt_line)
 
     @hookimpl

@@ -12,18 +12,22 @@ from paravirt_vmi.platform.traps import Traps
 from paravirt_vmi.rom import Rom, build
 
 
-def start_monitor(guest: Guest) -> Monitor:
-    """A monitor that waits for its guest to call VMI_Init.
+def rom_for(options: VmiOptions) -> Rom:
+    """The ROM that the options ask for.
 
-    :raises ConfigError: the ROM of the options is not one of this monitor.
+    :raises ConfigError: the file that they name is not a ROM of this monitor.
     """
-    options = guest.options
-    assert isinstance(options, VmiOptions)
     rom = build(trap_all=options.trap == "all", none=options.none, deferral=options.deferral,
                 virtual_top=options.virtual_top)
-    if options.rom is not None:
-        rom = _from_file(options, rom)
-    monitor = Monitor(guest, rom, options.base)
+    return rom if options.rom is None else _from_file(options, rom)
+
+
+def start_monitor(guest: Guest, rom: Rom, rom_at: int) -> Monitor:
+    """A monitor that waits for its guest to call VMI_Init.
+
+    :param rom_at: physical address of the ROM.
+    """
+    monitor = Monitor(guest, rom, rom_at)
     monitor.make_up = lambda: lazy.flush(monitor)
     traps = Traps(monitor)
     native = NativeSide(monitor, traps)
