@@ -285,6 +285,13 @@ def test_single_steps_over_emulated_instructions(engine: str) -> None:
     assert linked().read(trap.eip - 2, 2) == b"\x0f\x06"
 
 
+@pytest.mark.parametrize("engine", ["fast", "no library in C"])
+def test_a_data_breakpoint(engine: str) -> None:
+    """Set by an emulated MOV; a trap behind the store. (The portable engine's CPU has none.)"""
+    trap = only("data_breakpoint", engine)
+    assert (trap.vector, trap.eip) == (1, symbol("behind_the_store"))
+
+
 @pytest.mark.parametrize("entry", ["from_ring_3", "registers", "iret_delivers_at_once", "ports_with_iopl",
                                    "long_multicall", "mixed_multicall", "torn_multicall"])
 def test_all_engines_say_the_same(entry: str) -> None:

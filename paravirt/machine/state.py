@@ -38,6 +38,10 @@ class CpuState:
     def read_eflags(self) -> int:
         raise NotImplementedError
 
+    def write_debug(self, index: int, value: int) -> None:
+        """Load DR0 to DR3, DR6 or DR7 as MOV does: breakpoints follow where the engine has them."""
+        self.quads[layout.DR + index] = value
+
     def write_eflags(self, value: int) -> None:
         """Replace all of EFLAGS. The mode bits of hflags (CPL) are not touched; IOPL, TF and VM follow."""
         raise NotImplementedError
@@ -66,11 +70,15 @@ class LiveState(CpuState):
         self._write_eflags = library.internal(
             "helper_write_eflags", None, Pointer, ctypes.c_uint64, ctypes.c_uint32
         )
+        self._set_debug = library.internal("helper_set_dr", None, Pointer, ctypes.c_int, ctypes.c_uint64)
         self._interrupt_request = ctypes.c_uint32.from_address(self.cpu + layout.CPU_INTERRUPT_REQUEST)
         self._halted = ctypes.c_uint32.from_address(self.cpu + layout.CPU_HALTED)
 
     def read_eflags(self) -> int:
         return int(self._read_eflags(self.env))
+
+    def write_debug(self, index: int, value: int) -> None:
+        self._set_debug(self.env, index, value)
 
     def write_eflags(self, value: int) -> None:
         self._write_eflags(self.env, value, 0x3FFFFF & ~_KEPT_ELSEWHERE)

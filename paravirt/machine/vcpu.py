@@ -106,6 +106,14 @@ class Vcpu:
         """Store a model-specific register of the engine; one that it does not have is dropped."""
         self.engine.write_msr(index, value)
 
+    def debug_register(self, index: int) -> int:
+        """DR0 to DR3, DR6 or DR7."""
+        return int(self.state.quads[layout.DR + index]) & 0xFFFFFFFF
+
+    def set_debug_register(self, index: int, value: int) -> None:
+        """Load DR0 to DR3, DR6 or DR7 as MOV does, breakpoints included where the engine has them."""
+        self.state.write_debug(index, value & 0xFFFFFFFF)
+
     @property
     def tsc(self) -> int:
         """What RDTSC would give now."""

@@ -519,6 +519,17 @@ function halt
 	movb	$1, shared
 	hlt
 	jmp	finish
+function data_breakpoint
+	begin
+	movl	$buffer, %eax
+	movl	%eax, %dr0
+	movl	$0xd0402, %eax		/* 4 bytes, written; G0 */
+	movl	%eax, %dr7
+	movl	buffer, %eax
+	movl	$1, buffer
+function behind_the_store
+	nop
+	jmp	finish
 function single_step_over_emulation
 	begin
 	pushfl

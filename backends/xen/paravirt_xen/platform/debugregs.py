@@ -1,11 +1,10 @@
-"""Debug registers: what a guest may put into them. They are kept, and read back as the CPU would give them.
+"""Debug registers: what a guest may put into them. What it does is the CPU's.
 
 Ref: Xen arch/x86/traps.c (set_debugreg, do_get_debugreg); Intel SDM vol. 3B, 17.2.
 """
 
 from __future__ import annotations
 
-from paravirt.api import layout
 from paravirt_xen.platform.domain import Domain
 from paravirt_xen.platform.errors import ENODEV, EPERM, HypercallError
 
@@ -25,7 +24,7 @@ def get_debugreg(domain: Domain, register: int) -> int:
         register += 2
     if register > 7:
         raise HypercallError(ENODEV, f"debug register {register}")
-    return int(domain.vcpu.state.quads[layout.DR + register]) & 0xFFFFFFFF
+    return domain.vcpu.debug_register(register)
 
 
 def set_debugreg(domain: Domain, register: int, value: int) -> int:
@@ -44,5 +43,5 @@ def set_debugreg(domain: Domain, register: int, value: int) -> int:
             raise HypercallError(EPERM, "a break point on I/O without CR4.DE")
     elif register > 3:
         raise HypercallError(ENODEV, f"debug register {register}")
-    domain.vcpu.state.quads[layout.DR + register] = value
+    domain.vcpu.set_debug_register(register, value)
     return 0
