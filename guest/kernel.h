@@ -28,7 +28,7 @@ s32 console_read(char *buffer, u32 length);
 struct pt_regs;
 void panic(const char *format, ...) noreturn format_printf(1, 2);
 void die(const char *what, struct pt_regs *regs, u32 error);
-#define BUG_ON(condition) do { if (condition) panic("BUG at %s:%d", __FILE__, __LINE__); } while (0)
+#define BUG_ON(condition) do { if (condition) panic("BUG at %s:%d", __FILE_NAME__, __LINE__); } while (0)
 
 /* machine.c */
 void machine_power_off(void) noreturn;
