@@ -6,12 +6,28 @@ from collections.abc import Iterable
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from paravirt.api import Answer, Backend, ElfImage, Guest, ImageError, KernelInfo, OpTable, Verdict, hookimpl, xen_notes
+from paravirt.api import (
+    Answer,
+    Backend,
+    ElfImage,
+    Guest,
+    ImageError,
+    KernelInfo,
+    OpTable,
+    StubPages,
+    Verdict,
+    hookimpl,
+    xen_notes,
+)
 
 if TYPE_CHECKING:  # the hypervisor is imported where one is built: other backends' boots must not wait for it
     from paravirt_xen.platform.builder import Builder
     from paravirt_xen.platform.domain import Domain
     from paravirt_xen.table import XenOptions
+
+
+MOMENTS = ("start_kernel", "build_all_zonelists", "alternative_instructions")
+STUB_PAGES = 8
 
 
 class Xen(Backend):
@@ -91,6 +107,12 @@ class Xen(Backend):
         attach_services(domain, guest.options.steal)
         start(self.builder)
         attach_native(self.domain)
+
+    @hookimpl
+    def paravirt_stub_pages(self, guest: Guest) -> StubPages:
+        """Linux's xen_start_kernel fills the tables; two of the later functions change some of them."""
+        virtual, frames = self.domain.hole.stub_pages(STUB_PAGES)
+        return StubPages(virtual, frames, MOMENTS, writable=False)
 
     @hookimpl
     def paravirt_install_ops(self, guest: Guest) -> OpTable:

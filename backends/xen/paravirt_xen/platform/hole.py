@@ -25,11 +25,13 @@ from paravirt_xen.platform.layout import (
     RING1_DS,
     RING3_CS,
     RING3_DS,
+    STUB_WINDOW,
 )
 
 WINDOW_PAGES = 16
 NX = 1 << 63
 READ_ONLY = NX | 0x61  # present, accessed, dirty: no write may be needed for anything
+RUN_ONLY = 0x61
 READ_ONLY_LARGE = NX | 0xA1
 FLAT = {RING1_CS: 0x00CFBB00_0000FFFF, RING1_DS: 0x00CFB300_0000FFFF, RING3_CS: 0x00CFFB00_0000FFFF,
         RING3_DS: 0x00CFF300_0000FFFF}
@@ -55,6 +57,7 @@ class Hole:
             for page in range(self.m2p_pages)
         }
         self._slots[GDT_WINDOW >> 21 & 511] = self._l1 | READ_ONLY
+        self._stubs: list[int] = []
         self._show([])
 
     @property
@@ -79,6 +82,21 @@ class Hole:
             entry = self._slots.get(slot, 0)
             if ram.quads[(l2_mfn * PAGE >> 3) + slot] != entry:
                 ram.write_u64(l2_mfn * PAGE + 8 * slot, entry)
+
+    def stub_pages(self, count: int) -> tuple[int, list[int]]:
+        """Pages that the kernel may run and not write, in every address space: virtual address and machine addresses.
+
+        They are there from the first time that somebody asks: a domain whose ops are not looked at has none.
+        """
+        if not self._stubs:
+            ram, l1 = self.domain.ram, self.domain.hypervisor_frame() * PAGE
+            self._stubs = [self.domain.hypervisor_frame() * PAGE for _ in range(count)]
+            for page, frame in enumerate(self._stubs):
+                ram.write_u64(l1 + 8 * page, frame | RUN_ONLY)
+            self._slots[STUB_WINDOW >> 21 & 511] = l1 | RUN_ONLY
+            tables = self.domain.vcpu.cr(3) & -32
+            self.install(ram.quads[tables + 24 >> 3] >> 12 & 0xFFFFFF)
+        return STUB_WINDOW, self._stubs
 
     def show_gdt(self, frames: Sequence[int]) -> None:
         """Let the window show the guest's descriptor frames."""

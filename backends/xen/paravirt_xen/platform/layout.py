@@ -15,6 +15,7 @@ SPARE_MEMORY = 4 << 20  # bytes that are nobody's at the start: what a domain ex
 
 # Virtual addresses that belong to the hypervisor in every address space.
 HYPERVISOR_START = 0xF5800000  # the machine-to-phys table stands here
+STUB_WINDOW = 0xFBE00000  # code behind the op slots of a kernel that is looked at
 GDT_WINDOW = 0xFBC00000  # 16 pages: the guest's 14 descriptor frames and the hypervisor's own two
 
 # The hypervisor's descriptors, behind the guest's 14 pages of them.
