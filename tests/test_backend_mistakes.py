@@ -108,10 +108,10 @@ def test_a_jumped_op_cannot_be_wrapped() -> None:
 
 def test_guest_code_larger_than_its_pages(tmp_path: Path) -> None:
     source = tmp_path / "big.S"
-    source.write_text("\t.text\n\t.globl big_clts\nbig_clts:\n\t.fill 20000, 1, 0x90\n\tret\n")
+    source.write_text("\t.text\n\t.globl big_clts\nbig_clts:\n\t.fill 40000, 1, 0x90\n\tret\n")
     assemble(source, tmp_path / "big.o")
     message = refused(clts=GuestObject(tmp_path / "big.o").big_clts)
-    assert "bytes of code, and the kernel has 16384" in message
+    assert "bytes of code, and the kernel has 32768" in message
 
 
 def test_guest_code_with_a_missing_symbol(tmp_path: Path) -> None:
