@@ -27,6 +27,7 @@ GUESTS = ROOT / "guests"
 INITRD = GUESTS / "initrd.gz"
 PAGE, PICTURE = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "benchmarks.svg"
 LINUX = {"686": GUESTS / "vmlinuz", "686-pae": GUESTS / "vmlinuz-pae"}
+KERNELS = "PARAVIRT_BENCH_KERNELS"  # more kernels to boot: files, with colons between them
 GROUPS = ("cpu", "trip", "boot", "memory", "start")
 
 
@@ -34,6 +35,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Benchmarks against QEMU's TCG.")
     parser.add_argument("--quick", action="store_true", help="less than two minutes; the docs are left alone")
     parser.add_argument("--repeats", type=int, metavar="N", help="runs on each engine")
+    parser.add_argument("--takes", type=int, default=3, metavar="N",
+                        help="how often at most to measure again what the host's other load disturbed")
     parser.add_argument("--only", action="append", choices=GROUPS, metavar="GROUP", help=f"one of {', '.join(GROUPS)}")
     parser.add_argument("--kernel", action="append", type=Path, default=[], metavar="FILE",
                         help="one more kernel to boot, with guests/initrd.gz")
@@ -44,17 +47,19 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def make_plan(quick: bool, repeats: int | None, groups: Iterable[str]) -> suite.Plan:
+def make_plan(quick: bool, repeats: int | None, groups: Iterable[str], takes: int) -> suite.Plan:
     """Quick: each compiler flag set and each seed once. Full: all pairs."""
     flags, seeds = list(FLAGS), list(suite.SEEDS)
     pairs = zip(flags, seeds, strict=True) if quick else [(flag, seed) for flag in flags for seed in seeds]
-    return suite.Plan(repeats=repeats or (2 if quick else 5), boots=1 if quick else 3, divide=4 if quick else 1,
-                      takes=2 if quick else 3, variants=tuple(pairs), groups=frozenset(groups))
+    return suite.Plan(repeats=repeats or (2 if quick else 5), boots=1 if quick else min(3, repeats or 3),
+                      divide=4 if quick else 1, takes=min(2, takes) if quick else takes, variants=tuple(pairs),
+                      groups=frozenset(groups))
 
 
 def linux_boots(options: argparse.Namespace) -> dict[str, Boot]:
     """The real kernels that are there; says which are not. Quick: one of ours, or those that were named."""
-    named = {path.name: path for path in options.kernel}
+    further = [Path(name) for name in os.environ.get(KERNELS, "").split(":") if name]
+    named = {path.name: path for path in [*options.kernel, *further]}
     wanted = named if options.quick and named else {**LINUX, **named}
     if options.quick and not named:
         del wanted["686-pae"]
@@ -99,7 +104,7 @@ def main(arguments: Sequence[str]) -> int:
     if version is None:
         print(f"{QEMU_PROGRAM} is not installed, so there is nothing to compare with: the figures below are ours "
               "alone.", file=sys.stderr)
-    plan = make_plan(options.quick, options.repeats, options.only or GROUPS)
+    plan = make_plan(options.quick, options.repeats, options.only or GROUPS, options.takes)
     try:
         figures = measure(options, plan)
     except (BenchmarkError, BuildError) as error:
@@ -110,7 +115,8 @@ def main(arguments: Sequence[str]) -> int:
         f"Compared with: {version or 'nothing, for QEMU was not installed'} (`-accel tcg,thread=single`).",
         f"Host: {cpu_model()}, {os.cpu_count()} processors; Python {platform.python_version()}. Guest RAM: "
         f"{MEMORY_MIB} MiB. Runs on each engine: {plan.repeats}, of boots: {plan.boots}. "
-        f"Taken in {time.monotonic() - started:.0f} s.",
+        f"Taken in {time.monotonic() - started:.0f} s; {os.getloadavg()[2]:.1f} processes were ready to run on the host: "
+        "where that is more than its processors, the ratios of processor time say more.",
     ]
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps({"about": about, "figures": [asdict(one) for one in figures]}, indent=1))

@@ -7,6 +7,7 @@ loading and translation are in both and fall out.
 from __future__ import annotations
 
 import statistics
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -171,10 +172,8 @@ def round_trips(engines: Sequence[Engine], guest: Path, plan: Plan) -> Iterator[
 
 
 def boots(engines: Sequence[Engine], linux: Mapping[str, Boot], plan: Plan) -> Iterator[Figure]:
-    """Real kernels, from the command to the first line of user space and to the end of the process.
-
-    :raises BenchmarkError: a kernel does not get there.
-    """
+    """Real kernels, from the command to the first line of user space and to the end of the process. One that does not
+    get there is told and left out."""
     for name, boot in linux.items():
         def measure(engine: Engine, boot: Boot = boot) -> Sample:
             sample = run(engine.command(boot), USER_MARK)
@@ -183,7 +182,11 @@ def boots(engines: Sequence[Engine], linux: Mapping[str, Boot], plan: Plan) -> I
                                      f"{'no ' if sample.mark is None else ''}user space\n{sample.output[-2000:]}")
             return sample
 
-        samples = alternate(engines, plan.boots, measure)
+        try:
+            samples = alternate(engines, plan.boots, measure)
+        except BenchmarkError as problem:  # the other kernels have nothing to do with it
+            print(f"benchmarks: {problem}", file=sys.stderr)
+            continue
         yield Figure("boot", f"{name} to user space", str(boot.kernel.name), medians(samples, lambda s: s.mark or 0.0))
         yield Figure("boot", f"{name} to exit", str(boot.kernel.name), medians(samples, wall_time),
                      medians(samples, cpu_time))
