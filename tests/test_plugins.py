@@ -25,6 +25,7 @@ from paravirt.errors import ConfigError
 from paravirt.image import load_image
 from paravirt.options import BootOptions
 from paravirt.plugins import Plugins, load_plugins
+from tests.commandline import Here
 
 
 def offering(name: str, answer: object = Answer.YES, options: type[BaseModel] = BackendOptions) -> SimpleNamespace:
@@ -211,3 +212,20 @@ def test_the_command_line_asks_for_commands(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "paravirt.cli", "rom"], cwd=tmp_path, text=True, capture_output=True,
                           env={"PYTHONPATH": ":".join([str(tmp_path), *sys.path])}, timeout=60)
     assert (done.returncode, done.stdout) == (0, "a ROM\n"), done.stderr
+
+
+def test_a_plugin_knows_a_file_that_is_no_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                 capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "knows_cards.py").write_text(
+        "from paravirt.api import ImageError, hookimpl\n\n\n@hookimpl\ndef paravirt_inspect(data, path):\n"
+        "    if data[:4] != b'card':\n        return None\n    if len(data) < 8:\n"
+        "        raise ImageError(f'{path}: half a card')\n    return [('suit', data[4:].decode())]\n")
+    (tmp_path / "plugins.toml").write_text('plugin = ["knows_cards"]\n')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    here = Here(monkeypatch, capfd)
+    for text, status, words in [("cardhearts", 0, "hearts"), ("card", 2, "card.bin: half a card"),
+                                ("cord", 2, "card.bin")]:
+        (tmp_path / "card.bin").write_text(text)
+        done, out, said = here("inspect", "card.bin")
+        assert (done, words in out + said) == (status, True), (out, said)
