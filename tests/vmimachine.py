@@ -19,6 +19,7 @@ from paravirt.machine.outcome import End, GuestExit, Outcome
 from paravirt.machine.vcpu import Segment, parse_descriptor
 from paravirt.pc import attach_pc
 from paravirt_vmi.options import VmiOptions
+from paravirt_vmi.platform import apic
 from paravirt_vmi.platform.monitor import Monitor
 from paravirt_vmi.platform.start import rom_for, start_monitor
 from tests.snippet import ENGINES
@@ -47,6 +48,8 @@ class Vmi:
         self.guest = guest = Guest(machine, cast(KernelInfo, None), model, Console())
         self.monitor: Monitor = start_monitor(guest, _rom(model), model.base)
         self.monitor.board = attach_pc(guest, self.monitor.interrupt_line)
+        if model.apic:
+            apic.attach(self.monitor)
         self.ram.write(self.monitor.rom_at, self.monitor.rom.image)
         self._descriptors()
         self._enter_ring_0()

@@ -23,6 +23,7 @@ class VmiOptions(BackendOptions):
                                                   "with commas between them")
     base: Number = Field(DEFAULT_BASE, description="physical address of the ROM, 0xc0000 to 0xde000")
     virtual_top: Number = Field(0, description="lowest linear address that belongs to the hypervisor; 0: none does")
+    apic: bool = Field(False, description="a local APIC, through which alarms may come as well")
     rom: Path | None = Field(None, description="a ROM written by `paravirt vmi rom`, in place of the built one")
 
     @field_validator("none", mode="before")

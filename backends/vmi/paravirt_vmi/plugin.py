@@ -74,12 +74,15 @@ class Vmi(Backend):
     @hookimpl
     def paravirt_devices(self, guest: Guest) -> None:
         from paravirt_vmi.options import VmiOptions
+        from paravirt_vmi.platform import apic
         from paravirt_vmi.platform.start import rom_for, start_monitor
 
         options = guest.options
         assert isinstance(options, VmiOptions)
         self.monitor: Monitor = start_monitor(guest, rom_for(options), options.base)
         self.monitor.board = attach_pc(guest, self.monitor.interrupt_line)
+        if options.apic:
+            apic.attach(self.monitor)
 
     @hookimpl
     def paravirt_build_guest(self, guest: Guest) -> None:

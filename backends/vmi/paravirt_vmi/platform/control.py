@@ -22,7 +22,7 @@ CR4_PAE = 1 << 5
 MSR_TSC, MSR_APIC_BASE = 0x10, 0x1B
 SYSENTER_CS, SYSENTER_ESP, SYSENTER_EIP = 0x174, 0x175, 0x176
 MISC_ENABLE, PAT, EFER = 0x1A0, 0x277, 0xC0000080
-APIC_BASE_DISABLED = 0xFEE00100
+APIC_BASE_DISABLED, APIC_ENABLED = 0xFEE00100, 0x800  # the boot CPU
 STORED = frozenset({SYSENTER_CS, SYSENTER_ESP, SYSENTER_EIP, MISC_ENABLE, PAT, EFER})
 FIXED = {0x17: 0, 0x2A: 0, 0x8B: 0, 0x1D9: 0}  # platform id, power-on configuration, microcode, debug control
 EFER_KNOWN = 1 << 11
@@ -118,7 +118,7 @@ def read_msr(m: Monitor, register: int) -> int:
     if register == MSR_TSC:
         return m.vcpu.tsc
     if register == MSR_APIC_BASE:
-        return APIC_BASE_DISABLED
+        return APIC_BASE_DISABLED if m.lapic is None else APIC_BASE_DISABLED | APIC_ENABLED
     if register in STORED:
         return m.vcpu.msr(register)
     if register in FIXED:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from paravirt.api import GuestExit
     from paravirt_vmi.platform.alarms import Alarm
+    from paravirt_vmi.platform.lapic import LocalApic
     from paravirt_vmi.rom import Rom
 
 
@@ -44,6 +45,7 @@ class Monitor:
         self.rom, self.rom_at = rom, rom_at
         self.page_at = rom_at + ROM_BYTES
         self.board: PcBoard
+        self.lapic: LocalApic | None = None
         self.active = False
         self.base = 0
         self.tr: tuple[int, int, int] = (0, 0, 0)
@@ -88,7 +90,14 @@ class Monitor:
     # ------------------------------------------------------------------ what the machine tells
 
     def interrupt_line(self, level: bool) -> None:
-        """The interrupt controller's output: ROM code that enables interrupts looks whether one waits."""
+        """The 8259's output."""
+        if self.lapic is not None:
+            self.lapic.pic_line(level)
+        else:
+            self.intr(level)
+
+    def intr(self, level: bool) -> None:
+        """The CPU's INTR input: ROM code that enables interrupts looks whether one waits."""
         self.interrupt_waits = level
         if self.active:
             self.set_byte("pending", level)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from paravirt.api import PC_EXITS, Exit, ExitTable, GuestFault, Kind, Vcpu, idt, layout
-from paravirt_vmi.platform import activation, emulate, interrupts, ports
+from paravirt_vmi.platform import activation, apic, emulate, interrupts, ports
 from paravirt_vmi.platform.calls import CALLS, PLACES, Call
 from paravirt_vmi.platform.layout import GUEST_RING, HLT_BYTES, INIT_ENTRY
 from paravirt_vmi.rom import ATTENTION
@@ -38,6 +38,7 @@ class Traps:
             Exit(Kind.EXCEPTION): self.exception,
             Exit(Kind.SOFTWARE_INTERRUPT): self.exception,
             Exit(Kind.INTERRUPT): lambda vcpu, vector: interrupts.external(m, vcpu, vector),
+            Exit(Kind.CPUID): lambda vcpu, leaf, subleaf: apic.cpuid_leaf(m, leaf, subleaf),
             Exit(Kind.SYSENTER): lambda vcpu: interrupts.sysenter(m, vcpu),
             Exit(Kind.PORT_CHECK): lambda vcpu, port, size: ports.allowed(m, vcpu, port, size),
         }
