@@ -115,8 +115,8 @@ def main(arguments: Sequence[str]) -> int:
         f"Compared with: {version or 'nothing, for QEMU was not installed'} (`-accel tcg,thread=single`).",
         f"Host: {cpu_model()}, {os.cpu_count()} processors; Python {platform.python_version()}. Guest RAM: "
         f"{MEMORY_MIB} MiB. Runs on each engine: {plan.repeats}, of boots: {plan.boots}. "
-        f"Taken in {time.monotonic() - started:.0f} s; {os.getloadavg()[2]:.1f} processes were ready to run on the host: "
-        "where that is more than its processors, the ratios of processor time say more.",
+        f"Taken in {time.monotonic() - started:.0f} s; {os.getloadavg()[2]:.1f} processes were ready to run on the "
+        "host: where that is more than its processors, the ratios of processor time say more.",
     ]
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps({"about": about, "figures": [asdict(one) for one in figures]}, indent=1))
