@@ -17,7 +17,7 @@ from pathlib import Path
 
 from paravirt.api import Area, ConfigError, Linker
 from paravirt_vmi.platform import layout
-from paravirt_vmi.platform.calls import CALLS, DEFERRED, ROM, Call
+from paravirt_vmi.platform.calls import CALLS, Call
 from paravirt_vmi.platform.layout import (
     CALL_REL,
     HLT,
@@ -187,8 +187,3 @@ def _checksummed(data: bytearray) -> bytes:
     data[-1] = 0
     data[-1] = -sum(data) & 0xFF
     return bytes(data)
-
-
-def homes() -> dict[str, bool]:
-    """Whether each call is said to be answered by ROM code, by name; rom.S must agree."""
-    return {call.name: call.home in (ROM, DEFERRED) for call in CALLS}

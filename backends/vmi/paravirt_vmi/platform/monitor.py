@@ -15,8 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from paravirt.api import Guest, PcBoard, crash
-from paravirt_vmi.platform import layout as rom_layout
-from paravirt_vmi.platform.layout import EFLAGS_IF, PAGE_BYTES, ROM_BYTES, WORDS
+from paravirt_vmi.platform.layout import EFLAGS_IF, ROM_BYTES, WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -128,6 +127,3 @@ def page_symbols() -> Iterable[tuple[str, int]]:
     """Name and ROM offset of what rom.S calls ``page_NAME``."""
     for name, offset in WORDS.items():
         yield f"page_{name}", ROM_BYTES + offset
-
-
-__all__ = ["PAGE_BYTES", "Monitor", "page_symbols", "rom_layout"]
