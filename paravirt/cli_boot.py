@@ -46,6 +46,7 @@ class Request(NamedTuple):
     engine: str = "auto"
     no_accel: tuple[str, ...] = ()
     count_ops: bool = False
+    count_modes: bool = False
     trace_ops: Path | None = None
     noreplace: bool = False
     until: str | None = None
@@ -139,7 +140,8 @@ def boot_options(request: Request) -> BootOptions:
         backend=request.backend, memory=parse_memory(request.memory), append=request.append,
         initrd=read_file(request.initrd, "initrd") if request.initrd is not None else None,
         options=parse_options(request.options), engine=request.engine, no_accel=request.no_accel,
-        count_ops=request.count_ops, trace_ops=request.trace_ops, replace_paravirt=not request.noreplace,
+        count_ops=request.count_ops, count_modes=request.count_modes, trace_ops=request.trace_ops,
+        replace_paravirt=not request.noreplace,
         until=request.until, timeout=request.timeout, max_instructions=request.max_instructions,
         idle_limit=request.idle_limit,
         hash_state=request.json_file is not None or request.stats,

@@ -42,7 +42,8 @@ VALUES: dict[str, tuple[str, Callable[[str], Any]]] = {
 }
 REPEATED = {"-o": "options", "--no-accel": "no_accel"}
 FLAGS: dict[str, tuple[str, bool]] = {
-    "--count-ops": ("count_ops", True), "--noreplace-paravirt": ("noreplace", True), "--realtime": ("realtime", True),
+    "--count-ops": ("count_ops", True), "--count-modes": ("count_modes", True),
+    "--noreplace-paravirt": ("noreplace", True), "--realtime": ("realtime", True),
     "--virtual-time": ("realtime", False), "--stats": ("stats", True), "--screen": ("screen", True),
     "--quiet": ("quiet", True), "-q": ("quiet", True), "--debug": ("", True),
 }

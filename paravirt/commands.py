@@ -56,6 +56,8 @@ def boot(
     engine: Annotated[str, typer.Option(help="auto, or portable: public Unicorn interface only")] = "auto",
     no_accel: Annotated[list[str] | None, typer.Option(metavar="NAME", help="leave one speed-up out")] = None,
     count_ops: Annotated[bool, typer.Option("--count-ops", help="count every op, inlined ones too")] = False,
+    count_modes: Annotated[bool, typer.Option(
+        "--count-modes", help="count instructions of user mode apart; slower")] = False,
     trace_ops: Annotated[Path | None, typer.Option(
         metavar="FILE", help="write a line for each op that a real Linux calls")] = None,
     noreplace: Annotated[bool, typer.Option("--noreplace-paravirt", help="patch no call sites")] = False,
@@ -87,7 +89,7 @@ def boot(
 
     raise typer.Exit(boot_command(Request(
         kernel, backend, tuple(option or ()), initrd, append, memory, vcpus, engine, tuple(no_accel or ()), count_ops,
-        trace_ops, noreplace, until, until_output, mark, sample,
+        count_modes, trace_ops, noreplace, until, until_output, mark, sample,
         timeout, max_instructions, idle_limit, realtime, rtc, console, json_file,
         trace, trace_limit, stats, screen, quiet, plugins)))
 

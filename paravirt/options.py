@@ -25,6 +25,7 @@ class BootOptions:
     :ivar mark: at each match in the output the counters so far go into the record.
     :ivar sample_ns: the counters go into the record this often, in virtual time; 0: never.
     :ivar trace: file to write a trace to (trace.py), with at most `trace_limit` events.
+    :ivar count_modes: count instructions of user mode apart; slower.
     :ivar timeout: wall seconds. :ivar idle_limit: virtual seconds without output or input, 0 for no limit.
     :ivar hash_state: put `Record.state_hash` into the record, which takes some 50 ms for 64 MiB in use.
     :ivar realtime: idle time takes as long as it says.
@@ -40,6 +41,7 @@ class BootOptions:
     engine: str = "auto"
     no_accel: tuple[str, ...] = ()
     count_ops: bool = False
+    count_modes: bool = False
     trace_ops: Path | None = None
     replace_paravirt: bool = True
     until: str | None = None

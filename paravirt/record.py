@@ -79,7 +79,7 @@ class Counts(_Part):
     interrupts: int = described("hardware interrupts delivered")
     port_io: int = described("IN and OUT that reached the bus")
     traps: int = described("all exits to the host")
-    user_instructions: int | None = described("run in ring 3; null if not counted (--count-ops does)", default=None)
+    user_instructions: int | None = described("run in ring 3; null without --count-modes", default=None)
     backend: dict[str, int] = described("what the backend counts, by its own keys")
 
 

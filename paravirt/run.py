@@ -71,7 +71,7 @@ class Run:
         if options.mark is not None:
             console.marks, console.on_mark = options.mark, self._mark
         console.on_closed = lambda: machine.end(End.STOPPED, "nobody reads the console any more")
-        if options.count_ops:
+        if options.count_modes:
             machine.engine.count_modes()
         if options.realtime:
             machine.sleep = self._sleep

@@ -75,7 +75,7 @@ def _plots(comparison: Comparison) -> Iterable[str]:
     histograms = {name: values for name, record in plain.items() for name, values in _histograms(name, record)}
     for name, values in histograms.items():
         yield f"<h2>{escape(name)}</h2>"
-        yield svg.bars(name, {size: {"": number} for size, number in values.items()})
+        yield svg.bars(name, {size: {"": number} for size, number in values.items()}, common=True)
     if counted:
         groups = list(dict.fromkeys(group for record in counted.values() for group in op_mix(record)))
         yield "<h2>Ops by group</h2>"

@@ -129,7 +129,7 @@ def jobs(specs: Iterable[Spec], *, counted: bool, suite: Sequence[str] | None) -
     for spec in specs:
         found.append(Job("plain", spec, ("--sample", str(SAMPLE_MS))))
         if counted:
-            found.append(Job("counted", spec, ("--count-ops", "--sample", str(SAMPLE_MS))))
+            found.append(Job("counted", spec, ("--count-ops", "--count-modes", "--sample", str(SAMPLE_MS))))
         if suite is not None:
             found.append(Job("suite", spec, tuple(suite)))
     return found

@@ -5,6 +5,7 @@ Ref: W3C, Scalable Vector Graphics (SVG) 1.1, chapters 9 and 10; HTML, "Embeddin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
@@ -40,15 +41,17 @@ def legend(names: Sequence[str]) -> str:
                     for index, name in enumerate(names))
 
 
-def bars(title: str, values: Mapping[str, Mapping[str, float]], unit: str = "") -> str:
-    """A group of bars a row, a bar a series; each row has a scale of its own, since rows may differ by thousands.
+def bars(title: str, values: Mapping[str, Mapping[str, float]], unit: str = "", *, common: bool = False) -> str:
+    """A group of bars a row, a bar a series.
 
+    :param common: one scale for all rows; else each has its own, since rows may differ by thousands.
     :param values: row -> series -> value; the order of series is that of the first row.
     """
     series = list(dict.fromkeys(name for row in values.values() for name in row))
     parts, y = [], float(TOP)
+    largest = max((value for by_series in values.values() for value in by_series.values()), default=0)
     for row, by_series in values.items():
-        most = max((abs(value) for value in by_series.values()), default=0) or 1
+        most = (largest if common else max(by_series.values(), default=0)) or 1
         middle = y + (BAR + GAP) * len(by_series) / 2 + 3
         parts.append(_text(LEFT - 8, middle, row, "end"))
         for name, value in by_series.items():
@@ -77,20 +80,28 @@ def stacked(title: str, values: Mapping[str, Mapping[str, float]]) -> str:
     return "\n".join([_open(y, title), *drawn, "</svg>"])
 
 
+def _round(most: float) -> float:
+    """The end of an axis: the next 1, 2, 4 or 8 times a power of ten, so that its ticks are short numbers."""
+    if most <= 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(most))
+    return next(step * power for step in (1, 2, 4, 8, 10) if step * power >= most)
+
+
 def lines(title: str, series: Mapping[str, Sequence[tuple[float, float]]], x_unit: str) -> str:
     """A line a series over a common scale.
 
     :param series: name -> points (x, y), with x ascending. Each line has its points in ``data-points``.
     """
-    most_x = max((x for points in series.values() for x, _ in points), default=0) or 1
-    most_y = max((y for points in series.values() for _, y in points), default=0) or 1
+    most_x = _round(max((x for points in series.values() for x, _ in points), default=0))
+    most_y = _round(max((y for points in series.values() for _, y in points), default=0))
     wide, high = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
     parts = []
     for tick in range(TICKS + 1):
         x, y = LEFT + wide * tick / TICKS, HEIGHT - BOTTOM - high * tick / TICKS
         parts.append(f'<line x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" stroke="#ddd"/>')
-        parts.append(_text(LEFT - 8, y + 4, f"{most_y * tick / TICKS:,.4g}", "end"))
-        parts.append(_text(x, HEIGHT - BOTTOM + 16, f"{most_x * tick / TICKS:,.4g} {x_unit}", "middle"))
+        parts.append(_text(LEFT - 8, y + 4, f"{most_y * tick / TICKS:,.10g}", "end"))
+        parts.append(_text(x, HEIGHT - BOTTOM + 16, f"{most_x * tick / TICKS:,.10g} {x_unit}", "middle"))
     for index, (name, points) in enumerate(series.items()):
         drawn = " ".join(f"{LEFT + wide * x / most_x:.1f},{HEIGHT - BOTTOM - high * y / most_y:.1f}" for x, y in points)
         data = escape(" ".join(f"{x:.10g},{y:.10g}" for x, y in points))
