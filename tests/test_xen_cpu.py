@@ -21,6 +21,7 @@ from paravirt.build.guestcode import assemble_step
 from paravirt.image.elf import ElfImage, load_elf
 from paravirt.machine import accel
 from paravirt.machine.outcome import GuestExit, Outcome
+from paravirt_xen.platform.domain import Domain
 from tests.kernels import SOURCES, WORK
 from tests.xendomain import BASE, TEXT, image_guest, xen_notes_of
 
@@ -84,6 +85,7 @@ def run(entry: str, engine: str = "fast") -> Run:
             at = domain.l1_entry_address(va)
             assert at is not None
             domain.ram.write_u64(at, domain.ram.quads[at >> 3] | 4)
+        make_gdt(domain)
         domain.machine.max_instructions = 1_000_000
         with pytest.raises(GuestExit) as end:
             domain.machine.run()
@@ -91,6 +93,18 @@ def run(entry: str, engine: str = "fast") -> Run:
         traps = [Trap(*record) for record in RECORD.iter_unpack(domain.read(symbol("log"), used))] if used else []
         results = struct.unpack("<16I", domain.read(symbol("results"), 64))
     return Run(end.value.outcome, traps, results)
+
+
+def make_gdt(domain: Domain) -> None:
+    """Call gates to gate_handler: 0x20 for ring 3, with one parameter; 0x28 for ring 1, with none."""
+    handler = symbol("gate_handler")
+    low, high = RING1_CS << 16 | handler & 0xFFFF, handler & 0xFFFF0000 | 0x8C00
+    domain.write(symbol("gdt") + 0x20, struct.pack("<4I", low, high | 3 << 13 | 1, low, high | 1 << 13))
+    mfn = domain.machine_address(symbol("gdt")) >> 12
+    domain.write(symbol("results"), struct.pack("<I", mfn))
+    assert domain.dispatcher.call(14, [symbol("gdt"), mfn << 12 | 1, 0, 2, 0]) == 0
+    assert domain.dispatcher.call(2, [symbol("results"), 512, 0, 0, 0]) == 0
+    domain.write(symbol("results"), bytes(4))
 
 
 def ended(entry: str, engine: str) -> Run:
@@ -210,6 +224,33 @@ def test_what_no_domain_survives(entry: str, sentence: str, engine: str) -> None
 def test_a_guests_own_iret_leaves_the_mask_alone(engine: str) -> None:
     trap = only("own_iret", engine)
     assert (trap.vector, trap.cs) == (0x80, RING3_CS)
+
+
+@each_engine
+def test_a_call_gate_from_ring_3(engine: str) -> None:
+    """To the kernel's stack, with the parameter; the far return takes it from both."""
+    found = ended("gate_from_ring_3", engine)
+    trap, = found.traps
+    assert (trap.vector, trap.eip) == (0x80, symbol("user_gate") + 5 + 7 + 2)
+    assert trap.esp == symbol("user_stack_end")
+    esp, eip, cs, parameter, outer_esp, ss, own_cs, *_ = found.results
+    assert esp == symbol("kernel_stack_end") - 20
+    assert (eip, cs, ss, own_cs) == (symbol("user_gate") + 12, RING3_CS, RING3_DS, RING1_CS)
+    assert (parameter, outer_esp) == (0x1234, symbol("user_stack_end") - 4)
+
+
+@each_engine
+def test_a_call_gate_from_ring_1(engine: str) -> None:
+    found = ended("gate_from_ring_1", engine)
+    assert not found.traps
+    assert (found.results[0], found.results[2]) == (found.results[3] - 12, RING1_CS)
+    assert found.results[7] == 0x77, "and back"
+
+
+@each_engine
+def test_a_gate_that_ring_3_may_not_use(engine: str) -> None:
+    trap = only("forbidden_gate", engine)
+    assert (trap.vector, trap.error, trap.eip) == (13, 0x28, symbol("user_forbidden_gate"))
 
 
 @each_engine

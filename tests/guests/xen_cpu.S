@@ -324,6 +324,38 @@ function nested_task_iret
 	pushl	$finish
 	iret
 
+	/* ------------------------------------------------------------ call gates; the test makes the GDT */
+
+function gate_from_ring_3
+	begin
+	resume_at finish
+	user	user_gate
+function gate_handler
+	result	0, %esp
+	movl	(%esp), %eax
+	result	1, %eax
+	movl	4(%esp), %eax
+	result	2, %eax
+	movl	8(%esp), %eax
+	result	3, %eax
+	movl	12(%esp), %eax
+	result	4, %eax
+	movl	16(%esp), %eax
+	result	5, %eax
+	movl	%cs, %eax
+	result	6, %eax
+	lret	$4
+function gate_from_ring_1
+	begin
+	pushl	%esp			/* the far return of the handler takes it away */
+	lcall	$0x28, $0
+	movl	$0x77, results + 28
+	jmp	finish
+function forbidden_gate
+	begin
+	resume_at finish
+	user	user_forbidden_gate
+
 	/* ------------------------------------------------------------ events */
 
 function upcall_after_unmasking
@@ -573,6 +605,8 @@ buffer:	.fill	16, 4, 0
 	.skip	2048
 kernel_stack_end:
 	.balign	4096
+	.globl	gdt
+gdt:	.skip	4096
 	.skip	4064
 list:	.skip	600 * 32
 	.balign	4096
@@ -591,7 +625,13 @@ user_sysenter:
 	sysenter
 user_hlt:
 	hlt
-	.globl	user_int80, user_int90, user_int82, user_fault, user_sysenter, user_hlt, stubs
+user_gate:
+	pushl	$0x1234
+	lcall	$0x23, $0
+	int	$0x80
+user_forbidden_gate:
+	lcall	$0x2b, $0
+	.globl	user_gate, user_forbidden_gate, user_int80, user_int90, user_int82, user_fault, user_sysenter, user_hlt, stubs
 	.balign	4096
 	.skip	4096
 user_stack_end:

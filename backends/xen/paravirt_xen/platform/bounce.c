@@ -149,8 +149,8 @@ static int is_ours(const struct machine *m, uint32_t vector, uint32_t error, uin
 {
 	if (vector == VECTOR_UD)	/* forced emulation */
 		return 1;
-	if (vector == VECTOR_GP)	/* a privileged instruction */
-		return error == 0;
+	if (vector == VECTOR_GP)	/* a privileged instruction, a call gate */
+		return 1;
 	if (vector == VECTOR_PF && !(error & PF_USER)) {	/* the LDT's window; a page table */
 		uint32_t va = (uint32_t)ENV64(m, CR2);
 		return va >= XEN(m)->ldt_window || (cpl == RING1 && error == (PF_PRESENT | PF_WRITE) && xen_writes_table(m, va));

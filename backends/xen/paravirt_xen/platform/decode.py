@@ -1,5 +1,7 @@
 """Privileged instructions, as far as a guest may execute them without privilege: decoded from its memory.
 
+Far calls and jumps as well, for those that go through a call gate.
+
 Ref: Intel SDM vol. 2A, 2.1 (instruction format), appendix A (opcode map).
 """
 
@@ -15,6 +17,8 @@ LONGEST = 15
 SEGMENT_PREFIXES = {0x26: layout.ES, 0x2E: layout.CS, 0x36: layout.SS, 0x3E: layout.DS, 0x64: layout.FS,
                     0x65: layout.GS}
 OPERAND_SIZE, ADDRESS_SIZE, LOCK, REPNE, REP = 0x66, 0x67, 0xF0, 0xF2, 0xF3
+PREFIXES = frozenset({*SEGMENT_PREFIXES, OPERAND_SIZE, ADDRESS_SIZE, REPNE, REP})
+CALL_FAR, JMP_FAR, INDIRECT = 0x9A, 0xEA, 0xFF
 IMMEDIATE = frozenset({0xE4, 0xE5, 0xE6, 0xE7})
 WITH_MODRM = frozenset({0x01, 0x20, 0x21, 0x22, 0x23})  # behind 0F
 
@@ -79,6 +83,46 @@ def decode(domain: Domain, code: bytes) -> Instruction | None:
     except IndexError:
         return None
     return Instruction(opcode, at, operand, address, segment, rep, modrm, offset)
+
+
+class Far(NamedTuple):
+    """A far call or jump. :ivar selector: where to; :ivar length: of the instruction."""
+
+    call: bool
+    selector: int
+    length: int
+
+
+def decode_far(domain: Domain) -> Far | None:
+    """The far call or jump at EIP; None: another instruction.
+
+    :raises GuestFault: of reading an indirect one's operand.
+    """
+    code, vcpu = fetch(domain), domain.vcpu
+    wide = bool(vcpu.state.words[layout.HFLAGS] & layout.HF_CS32)
+    operand = address = 4 if wide else 2
+    segment, at = layout.DS, 0
+    try:
+        while code[at] in PREFIXES:
+            if code[at] == OPERAND_SIZE:
+                operand = 2 if wide else 4
+            elif code[at] == ADDRESS_SIZE:
+                address = 2 if wide else 4
+            elif code[at] in SEGMENT_PREFIXES:
+                segment = SEGMENT_PREFIXES[code[at]]
+            at += 1
+        opcode, at = code[at], at + 1
+        if opcode in (CALL_FAR, JMP_FAR):
+            selector = int.from_bytes(_take(code, at + operand, 2), "little")
+            return Far(opcode == CALL_FAR, selector, at + operand + 2)
+        if opcode != INDIRECT or code[at] >= 0xC0 or code[at] >> 3 & 7 not in (3, 5):
+            return None
+        call = code[at] >> 3 & 7 == 3
+        offset, end = _effective_address(domain, code, at + 1, code[at], address)
+    except IndexError:
+        return None
+    va = vcpu.segment(segment).base + offset + operand & 0xFFFFFFFF
+    return Far(call, int.from_bytes(vcpu.read(va, 2, user=vcpu.cpl == 3), "little"), end)
 
 
 def _effective_address(domain: Domain, code: bytes, at: int, modrm: int, size: int) -> tuple[int, int]:

@@ -10,11 +10,13 @@ from paravirt.api import Exit, ExitTable, GuestFault, Kind, Vcpu, cpuid
 from paravirt_xen.platform.abi import HYPERCALL_VECTOR
 from paravirt_xen.platform.domain import Domain
 from paravirt_xen.platform.emulate import emulate, forced_cpuid
+from paravirt_xen.platform.gates import far_transfer
 from paravirt_xen.platform.hypercalls import Dispatcher
 from paravirt_xen.platform.ptwrite import settle_page_fault
 from paravirt_xen.platform.traps import GENERAL_PROTECTION, PAGE_FAULT, RING1
 
 INVALID_OPCODE = 6
+NO_SELECTOR = 3  # EXT, IDT: of an error code that names no descriptor
 
 
 class Exits:
@@ -56,7 +58,9 @@ class Exits:
 
     def _general_protection(self, vcpu: Vcpu, vector: int, error: int, software: bool) -> None:
         try:
-            if error or not emulate(self.domain):
+            done = far_transfer(self.domain, error) if error and not error & NO_SELECTOR else (
+                not error and emulate(self.domain))
+            if not done:
                 self.traps.bounce(vector, error)
         except GuestFault as fault:
             self.traps.inject(fault)
