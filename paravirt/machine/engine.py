@@ -14,15 +14,11 @@ from typing import Any
 
 from paravirt.machine import accel, layout
 from paravirt.machine.callbacks import EXCEPTION_NS, GATE_NS, GP, RDTSC_NS, Callbacks, Handlers
+from paravirt.machine.halts import Halts
 from paravirt.machine.library import CODE, EngineError, Library, const, unicorn, x86
-from paravirt.machine.paging import Tables, lookup
 from paravirt.machine.ram import PAGE, Ram
 from paravirt.machine.seams import TRANSLATION_BUFFER, Seams
 
-HLT = 0xF4
-BEFORE_HLT = (0xFA, 0xFB, 0xC3, 0x90, 0xCC)  # cli, sti, ret, nop, int3: HLT follows at once, or begins a function
-AFTER_HLT = ((0xEB, 0xFD), (0x0F, 0x1F), (0x66, 0x0F))  # jmp to it, or the nops of a patched call site
-AFTER_HLT_1 = (0xC3, 0x90)  # ret, nop
 DOUBLE_FAULT = 8
 STORM = 200_000  # exceptions without an instruction between them, 100 virtual ms: nothing will end it
 EFLAGS_IF = 0x200
@@ -64,8 +60,6 @@ class Engine:
         self._delivered = 0
         self._waiting_slice = 0
         self._counters: dict[int, ctypes.c_uint64] = {}
-        self._hlt_hooks: set[int] = set()
-        self._hlt_seen = -1
         self._halt = False
         self._virtual_flag: memoryview | None = None
         self.seams = Seams(self._library, self._uc, ram, self.record, disabled)
@@ -79,6 +73,7 @@ class Engine:
             self._library, self._handle, self.seams.accelerator, block_clock=self.seams.block_clock)
         self.fail, self.keep = self._callbacks.fail, self._callbacks.keep
         self.on_stop: Callable[[], None] = lambda: None  # a platform's C may have put something off
+        self._halts = Halts(self.state, ram, self.code_hook)
 
     def connect(self, handlers: Handlers) -> None:
         """Say who answers the exits; before the first `run`."""
@@ -194,7 +189,7 @@ class Engine:
         count = 0
         if not self.seams.block_clock:
             count = self._count(deadline - now)
-            self._hlt_seen = -1
+            self._halts.begin()
             deadline = now + count
         clock[1], budget[0] = deadline, deadline - now
         status = self._library.emu_start(self._handle, int(state.quads[layout.EIP]), 0, 0, count)
@@ -216,7 +211,7 @@ class Engine:
             raise CpuStopped(f"the CPU cannot go on: {self.record.stopped.decode('ascii', 'replace')}")
         if status:
             raise CpuStopped(self._library.message(status))
-        halted = self._halt or (self._live.halted if self._live is not None else self._halted_by_text())
+        halted = self._halt or (self._live.halted if self._live is not None else self._halts.ended_by(self.eip))
         if not halted and self._live is not None and state.words[layout.OLD_EXCEPTION] == DOUBLE_FAULT:
             raise TripleFault
         return halted
@@ -248,41 +243,6 @@ class Engine:
         self.count_exception(GP)
         callbacks.handlers.exception(GP, 0, False)
         state.store()
-
-    def _halted_by_text(self) -> bool:
-        """Whether the slice ended with HLT. The public interface does not tell, and F4 before EIP may be the end
-        of a longer instruction: so a code hook goes to each such place, which is exact from the second time on.
-        The first time what stands around it decides. If that does not tell, HLT is run past once, as if something
-        had woken the CPU; kernels halt in loops."""
-        state = self.state
-        at = (self.eip - 1) & 0xFFFFFFFF
-        if at in self._hlt_hooks:
-            return self._hlt_seen == at
-        if state.words[layout.HFLAGS] & layout.HF_CPL:
-            return False
-        around = [self._text_byte(at + offset) for offset in range(-1, 3)]
-        if around[1] != HLT:
-            return False
-        self._hlt_hooks.add(at)
-        self.code_hook(CODE(lambda _uc, address, _size, _user: self._see_hlt(address)), at, at)
-        physical = self._text(at)
-        assert physical is not None  # its byte was just read
-        self.ram.on_write(physical, physical + 1)
-        return around[0] in BEFORE_HLT or around[2] in AFTER_HLT_1 or tuple(around[2:]) in AFTER_HLT
-
-    def _see_hlt(self, address: int) -> None:
-        self._hlt_seen = address
-
-    def _text(self, va: int) -> int | None:
-        """Physical address of a byte of code, if there is one."""
-        quads = self.state.quads
-        tables = Tables(quads[layout.CR], quads[layout.CR + 3], quads[layout.CR + 4])
-        leaf = lookup(self.ram, tables, va & 0xFFFFFFFF)
-        return leaf.physical if leaf is not None and self.ram.contains(leaf.physical) else None
-
-    def _text_byte(self, va: int) -> int:
-        at = self._text(va)
-        return -1 if at is None else self.ram.bytes[at]
 
     # ------------------------------------------------------------------ code hooks
 
