@@ -54,7 +54,7 @@ bench: .venv/dev.stamp
 
 pages: .venv/dev.stamp
 	@$(BUILD)
-	$(BIN)/python tools/pages.py
+	$(BIN)/python -m tools.pages
 	$(BIN)/python tools/xen_tables.py
 	$(BIN)/python -m benchmarks.cost
 	$(BIN)/python tools/op_coverage.py

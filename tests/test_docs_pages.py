@@ -93,7 +93,7 @@ def test_python_runs(page: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_generated_pages_are_up_to_date(name: str) -> None:
-    assert (DOCS / name).read_text() == PAGES[name](), "run: python tools/pages.py"
+    assert (DOCS / name).read_text() == PAGES[name](), "run: make pages"
 
 
 @pytest.mark.parametrize("page", ALL, ids=lambda page: page.stem)

@@ -1,6 +1,6 @@
 """Writes the pages of docs/ that follow from the source: the op reference and the record's schema.
 
-``python tools/pages.py`` writes them; a test holds them to what this prints.
+``make pages`` writes them; a test holds them to what this prints.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from paravirt.hookspecs import MODULES, OpInfo
 from paravirt.hookspecs._spec import INFO
 from paravirt.hookspecs.tables import DATA_WORDS, TABLES
 from paravirt.record import Record
+from tools.native_tables import native_page
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -28,7 +29,7 @@ def ops_page() -> str:
     """docs/ops.md."""
     lines = [
         "# The ops", "",
-        "What each slot of a backend's table must do, by group. Written by `python tools/pages.py` from",
+        "What each slot of a backend's table must do, by group. Written by `make pages` from",
         "`paravirt/hookspecs/`; `paravirt ops --backend NAME` shows what a backend puts there.", "",
         "Arguments are carried as gcc's regparm(3) carries them: EAX, EDX, ECX, then the stack. From Python an op is a",
         "plain call, `ops.write_cr3(value)`, unless it is jumped to.", "",
@@ -75,7 +76,7 @@ def record_page() -> str:
     lines = [
         "# The record", "",
         "What `paravirt boot --json FILE` writes and `paravirt.boot()` returns. Everything but `host` is repeatable:",
-        "two runs of one command give equal records. Written by `python tools/pages.py` from `paravirt/record.py`.", "",
+        "two runs of one command give equal records. Written by `make pages` from `paravirt/record.py`.", "",
         *_model("", Record), "# The comparison", "",
         "What `paravirt compare --json FILE` writes.", "", *_model("", Comparison, known={Record}),
     ]
@@ -135,7 +136,7 @@ def _type(annotation: Any) -> str:
     return text.replace("|", "or")
 
 
-PAGES = {"ops.md": ops_page, "record.md": record_page}
+PAGES = {"native.md": native_page, "ops.md": ops_page, "record.md": record_page}
 
 
 def main() -> int:
