@@ -103,12 +103,21 @@ def boot_command(request: Request) -> int:
 
         record = boot(request.kernel, options, console, on_step=on_step, on_end=on_end,
                       on_slice=progress.poll if progress is not None else None)
+    if slower := unexpected(record):
+        print(f"paravirt: slower than it could be: {slower}", file=sys.stderr)
     print(f"paravirt: {ending(record)}", file=sys.stderr)
     if request.until and record.outcome.kind != End.STOPPED.word:
         names = [step.name for step in record.steps]
         print(f"paravirt: --until {request.until}: no such step was reached{close_match(request.until, names)}",
               file=sys.stderr)
     return STDOUT_CLOSED if closed() else record.exit_code
+
+
+def unexpected(record: Record) -> str:
+    """Why speed-ups that nobody switched off were not in use; empty if all were."""
+    missing = record.engine.missing if record.engine is not None else {}
+    reasons = (why for why in missing.values() if why != "switched off" and not why.startswith("needs "))
+    return "; ".join(dict.fromkeys(reasons))
 
 
 def ending(record: Record) -> str:

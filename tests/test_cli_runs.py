@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commandline import HALT, command, environment, paravirt, record
+from tests.commandline import HALT, Here, command, environment, paravirt, record
 from tests.kernels import kernel, raw_kernel
 
 
@@ -172,3 +172,14 @@ def test_standard_files_may_be_closed(closed: int) -> None:
                             capture_output=True, env=environment(), check=False)
     assert result.returncode == (70 if closed == 0 else 0), result.stderr
     assert result.stdout == (b"ready\r\n", b"", b"ready\r\nq")[closed]
+
+
+def test_a_speed_up_that_is_lost_is_told(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """An accelerator of another build makes everything ten times slower; whoever waits should know why."""
+    here = Here(monkeypatch, capfd)
+    halt = kernel("ends", "halt")
+    assert "slower" not in here("boot", "-q", halt)[2]
+    assert "slower" not in here("boot", "-q", halt, "--engine", "portable")[2]
+    monkeypatch.setattr("paravirt.machine.accel.platform.machine", lambda: "aarch64")
+    said = here("boot", "-q", halt)[2]
+    assert "paravirt: slower than it could be: the native helpers are built for x86-64 Linux only\n" in said
