@@ -64,15 +64,16 @@ def test_a_watched_run_is_the_run_itself(build: str, tmp_path: Path) -> None:
     assert first["op"] == "irq_disable" and first["caller"]["symbol"].startswith("start_kernel+")
 
 
+def xen(tests: str = "none", **options: Any) -> tuple[Record, bytes]:
+    output = bytearray()
+    append = f"console=hvc0 earlyprintk=xen gexit=poweroff gtest={tests} noreplace-paravirt"
+    settings = BootOptions(**{"backend": "xen", "append": append, "timeout": 300,
+                              "initrd": guest_file("initrd-run.gz").read_bytes(), **options})
+    return boot(guest_file("kernels/up/vmlinux"), settings, Console(output.extend)), bytes(output)
+
+
 def test_a_watched_run_under_xen_is_the_run_itself() -> None:
     """The tables are full at start_kernel; later functions find slots that Linux has changed since."""
-    def xen(**options: Any) -> tuple[Record, bytes]:
-        output = bytearray()
-        append = "console=hvc0 earlyprintk=xen gexit=poweroff gtest=none noreplace-paravirt"
-        settings = BootOptions(backend="xen", append=append, initrd=guest_file("initrd-run.gz").read_bytes(),
-                               timeout=300, **options)
-        return boot(guest_file("kernels/up/vmlinux"), settings, Console(output.extend)), bytes(output)
-
     (plain, console), (counted, other) = xen(), xen(count_ops=True)
     assert plain.outcome.kind == "poweroff" and console == other
     assert (plain.instructions, plain.virtual_ns) == (counted.instructions, counted.virtual_ns)
@@ -80,6 +81,22 @@ def test_a_watched_run_under_xen_is_the_run_itself() -> None:
     ops = counted.counts.ops
     assert ops["set_pte"] >= 65536 and ops["make_pte"] > ops["set_pte"] and ops["iret"] > 1000
     assert {"read_cr2", "save_fl", "irq_enable", "load_gdt", "set_lazy_mode", "flush_tlb_single"} <= set(ops)
+
+
+def test_a_dozen_ops_in_python_serve_it_under_xen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They do straight in the hypervisor's tables what the kernel asks for by hypercall."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    (plain, console), (served, other) = xen("core"), xen(
+        "core", backend="xen-python", options={"assign": "xen-python"}, plugins_file=EXAMPLES / "python_xen.toml")
+    assert served.outcome.kind == plain.outcome.kind == "poweroff", served.outcome
+    lines = [user_lines(text.decode().replace("\r", "")) for text in (console, other)]
+    assert lines[0] == lines[1]
+    assert len(served.counts.ops) == 12 and served.counts.ops["set_pte_at"] > 1000
+
+    def hypercalls(record: Record) -> int:
+        return sum(count for name, count in record.counts.backend.items() if name.startswith("xen.hypercall."))
+
+    assert hypercalls(served) < hypercalls(plain) * 2 / 3
 
 
 @builds
