@@ -76,7 +76,7 @@ def boot_command(request: Request) -> int:
     options = boot_options(request)
     for option, path in (("--json", request.json_file), ("--trace", request.trace)):
         if path is not None:
-            _check_path(option, path)
+            check_path(option, path)
     printer = StepPrinter(sys.stderr, enabled=not request.quiet)
 
     with _console(request) as (console, progress, closed):
@@ -168,7 +168,7 @@ def expression(option: str, text: str | None) -> re.Pattern[bytes] | None:
         raise ConfigError(f"{option} {text!r}: {error}") from None
 
 
-def _check_path(option: str, path: Path) -> None:
+def check_path(option: str, path: Path) -> None:
     """Better now than after the run.
 
     :raises ConfigError: the file could not be written.

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from paravirt.backend import Answer
 from paravirt.boot_sequence import REFERENCE_KERNEL
+from paravirt.cli_boot import check_path
 from paravirt.compare import html, lmbench
 from paravirt.compare.costs import Row
 from paravirt.compare.result import Comparison, comparison
@@ -51,6 +52,9 @@ def compare_command(request: Request) -> int:
     """
     if request.suite is not None and request.suite not in SUITES:
         raise ConfigError(f"--suite: no suite {request.suite!r}{close_match(request.suite, SUITES)}")
+    for option, path in (("--json", request.json_file), ("--report", request.report)):
+        if path is not None:
+            check_path(option, path)
     info = KernelInfo.of(load_image(request.kernel or REFERENCE_KERNEL))
     if request.suite is not None and request.kernel is not None:
         raise ConfigError("--suite lmbench is a program of the reference kernel; leave KERNEL out")

@@ -225,7 +225,7 @@ def read_tsc_counts_at_its_rate(bench: Bench) -> None:
     bench.holds(f"about {expected} ticks in {then - at} ns", abs(second - first - expected) <= expected // 20,
                 second - first)
     bench.holds("the first reading is not far in the future", first < 1 << 48, first)
-    bench.wait((1 << 32) * 10**6 // khz)
+    bench.wait((1 << 32) * 10**6 // khz * 21 // 20)  # the kernel knows the rate within 5 %
     bench.holds("the high word counts too", bench.call().result - second >= 1 << 32)
 
 

@@ -117,6 +117,8 @@ class Accelerator:
             raise Unavailable("too many machines in one process")
 
     def close(self) -> None:
+        if self._calls is not None:
+            self._calls.close()
         if self.record.find_region:
             ctypes.c_uint64.from_address(self._uc + layout.UC_MEMORY_MAPPING).value = self.record.find_region
         self._so.pv_unregister(ctypes.byref(self.record))

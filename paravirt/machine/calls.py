@@ -50,6 +50,10 @@ class Calls:
         value, = struct.unpack_from("<Q", self._file, self._symbols + index * SYMBOL_BYTES + 8)
         return value, slot
 
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
     def _index(self, name: bytes) -> int:
         """Of a symbol in the table, by its hash."""
         data, wanted = self._file, 5381
