@@ -37,6 +37,8 @@ class Backend:
     name: ClassVar[str] = ""
     summary: ClassVar[str] = ""
     Options: ClassVar[type[BaseModel] | None] = None
+    # The options when none is given, by name, so that pydantic need not be imported for them. None: it is asked.
+    defaults: ClassVar[Mapping[str, object] | None] = None
     # Groups of ops that this backend's platform does not have, with the reason; for listings and tests.
     absent: ClassVar[Mapping[str, str]] = {}
 

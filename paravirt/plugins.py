@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pluggy
@@ -113,6 +114,8 @@ class Plugins:
         values.pop(ASSIGN, None)
         if not values and not backend.has_options():
             return cast("BaseModel", NoOptions())
+        if not values and backend.defaults is not None:
+            return cast("BaseModel", SimpleNamespace(**backend.defaults))
         from pydantic import ValidationError
 
         model = backend.paravirt_options()

@@ -229,3 +229,12 @@ def test_a_plugin_knows_a_file_that_is_no_kernel(tmp_path: Path, monkeypatch: py
         (tmp_path / "card.bin").write_text(text)
         done, out, said = here("inspect", "card.bin")
         assert (done, words in out + said) == (status, True), (out, said)
+
+
+@pytest.mark.parametrize("name", ["native", "xen", "vmi"])
+def test_defaults_that_need_no_model_are_the_models(name: str) -> None:
+    """A backend that gives its defaults by itself gives those of its model."""
+    backend = load_plugins(Config()).backends[name]
+    fields = backend.paravirt_options()().model_dump()
+    assert backend.defaults is None or dict(backend.defaults) == fields
+    assert vars(load_plugins(Config()).options(backend, {})) == fields

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from paravirt.api import (
     Answer,
@@ -27,6 +27,7 @@ from paravirt.api import (
     pc_stub_pages,
     plan_linux,
 )
+from paravirt_vmi.platform.layout import DEFAULT_BASE
 
 if TYPE_CHECKING:  # the monitor is imported where one is started: other backends' boots must not wait for it
     import typer
@@ -48,6 +49,9 @@ class Vmi(Backend):
         "apic_read": "the machine has no local APIC",
         "read_pmc": "the CPU has no performance counters",
     })
+
+    defaults = MappingProxyType({"trap": "few", "deferral": True, "none": (), "base": DEFAULT_BASE, "virtual_top": 0,
+                                 "apic": False, "rom": None})
 
     @hookimpl
     def paravirt_options(self) -> type[VmiOptions]:
@@ -73,12 +77,10 @@ class Vmi(Backend):
 
     @hookimpl
     def paravirt_devices(self, guest: Guest) -> None:
-        from paravirt_vmi.options import VmiOptions
         from paravirt_vmi.platform import apic
         from paravirt_vmi.platform.start import rom_for, start_monitor
 
-        options = guest.options
-        assert isinstance(options, VmiOptions)
+        options = cast("VmiOptions", guest.options)
         self.monitor: Monitor = start_monitor(guest, rom_for(options), options.base)
         self.monitor.board = attach_pc(guest, self.monitor.interrupt_line)
         if options.apic:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from paravirt.api import (
     Answer,
@@ -36,6 +36,7 @@ class Xen(Backend):
     name = "xen"
     summary = "a paravirtual Xen domain"
     absent = MappingProxyType({"read_pmc": "the CPU has no performance counters"})
+    defaults = MappingProxyType({"multicall": True, "vcpu_info": True, "steal": 0})
     builder: Builder
 
     @property
@@ -98,13 +99,11 @@ class Xen(Backend):
         from paravirt_xen.platform.services import attach_services
         from paravirt_xen.platform.setup import take_memory
         from paravirt_xen.platform.start import start
-        from paravirt_xen.table import XenOptions
 
         domain = self.builder.build()
         guest.machine_frame = domain.p2m.__getitem__
         take_memory(domain)
-        assert isinstance(guest.options, XenOptions)
-        attach_services(domain, guest.options.steal)
+        attach_services(domain, cast("XenOptions", guest.options).steal)
         start(self.builder)
         attach_native(self.domain)
 
@@ -116,10 +115,9 @@ class Xen(Backend):
 
     @hookimpl
     def paravirt_install_ops(self, guest: Guest) -> OpTable:
-        from paravirt_xen.table import XenOps, XenOptions
+        from paravirt_xen.table import XenOps
 
-        assert isinstance(guest.options, XenOptions)
-        return XenOps(guest, lambda: self.domain, guest.options)
+        return XenOps(guest, lambda: self.domain, cast("XenOptions", guest.options))
 
 
 @hookimpl

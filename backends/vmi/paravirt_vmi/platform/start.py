@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from paravirt.api import ConfigError, Guest
-from paravirt_vmi.options import VmiOptions
 from paravirt_vmi.platform import lazy
 from paravirt_vmi.platform.calls import CALLS
 from paravirt_vmi.platform.monitor import Monitor
 from paravirt_vmi.platform.native_side import NativeSide
 from paravirt_vmi.platform.traps import Traps
 from paravirt_vmi.rom import Rom, build
+
+if TYPE_CHECKING:
+    from paravirt_vmi.options import VmiOptions
 
 
 def rom_for(options: VmiOptions) -> Rom:
