@@ -37,7 +37,8 @@ class Backend:
     name: ClassVar[str] = ""
     summary: ClassVar[str] = ""
     Options: ClassVar[type[BaseModel] | None] = None
-    # The options when none is given, by name, so that pydantic need not be imported for them. None: it is asked.
+    # The options when none is given, by name, so that pydantic need not be imported for them. None: it is asked, and so
+    # it is for a class that derives from one with defaults: its options may be others.
     defaults: ClassVar[Mapping[str, object] | None] = None
     # Groups of ops that this backend's platform does not have, with the reason; for listings and tests.
     absent: ClassVar[Mapping[str, str]] = {}
@@ -47,6 +48,10 @@ class Backend:
         from paravirt.backend_options import BackendOptions
 
         return self.Options or BackendOptions
+
+    def own_defaults(self) -> Mapping[str, object] | None:
+        """`defaults`, if this very class gives them."""
+        return self.defaults if "defaults" in vars(type(self)) else None
 
     def has_options(self) -> bool:
         """Whether its options need to be looked at when none is given."""

@@ -114,8 +114,8 @@ class Plugins:
         values.pop(ASSIGN, None)
         if not values and not backend.has_options():
             return cast("BaseModel", NoOptions())
-        if not values and backend.defaults is not None:
-            return cast("BaseModel", SimpleNamespace(**backend.defaults))
+        if not values and (defaults := backend.own_defaults()) is not None:
+            return cast("BaseModel", SimpleNamespace(**defaults))
         from pydantic import ValidationError
 
         model = backend.paravirt_options()

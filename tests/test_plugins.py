@@ -238,3 +238,14 @@ def test_defaults_that_need_no_model_are_the_models(name: str) -> None:
     fields = backend.paravirt_options()().model_dump()
     assert backend.defaults is None or dict(backend.defaults) == fields
     assert vars(load_plugins(Config()).options(backend, {})) == fields
+
+
+def test_a_derived_backend_has_its_own_options() -> None:
+    """What it inherits are not its defaults."""
+    class Model(BackendOptions):
+        more: int = 7
+
+    base = type(load_plugins(Config()).backends["vmi"])
+    derived = type("Derived", (base,), {"name": "derived", "paravirt_options": hookimpl(lambda self: Model)})()
+    options = load_plugins(Config()).options(derived, {})
+    assert isinstance(options, Model) and options.more == 7
