@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from paravirt.compare import svg
-from paravirt.compare.costs import Row, page_table_writes
+from paravirt.compare.costs import Row
 from paravirt.compare.result import Comparison
 from paravirt.hookspecs import MODULES
 from paravirt.hookspecs._spec import INFO
@@ -149,5 +149,5 @@ def _histograms(backend: str, record: Record) -> Iterable[tuple[str, Mapping[str
         yield f"{backend}: {name}", {str(number): values[number] for number in sorted(values)}
 
 
-__all__ = ["growth", "lmbench_rows", "op_mix", "operation_times", "page", "page_table_writes", "table",
+__all__ = ["growth", "lmbench_rows", "op_mix", "operation_times", "page", "table",
            "trap_timeline"]
