@@ -12,23 +12,23 @@ from __future__ import annotations
 import contextlib
 import struct
 
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from paravirt_xen.platform import errors
 from paravirt_xen.platform.entries import modify_l1
-from paravirt_xen.platform.frames import PINNED, TYPE, WRITABLE
+from paravirt_xen.platform.frames import PINNED, PRESENT, TYPE, WRITABLE
 from paravirt_xen.platform.memory import memory_op
 from paravirt_xen.platform.mmu import mmu_update, update_va_mapping
-from paravirt_xen.platform.mmuext import mmuext_op, new_base
+from paravirt_xen.platform.mmuext import mmuext_op
 from paravirt_xen.platform.ptwrite import Refused, Target
 from tests.xenaudit import audit
 from tests.xenmemory import BASE_VA, FRAMES, FakeDomain
 
 SELF, IO = 0x7FF0, 0x7FF1
 FIRST_PLAYER, PLAYERS = 0x90, 10  # pfns that the game is about
-REQUESTS = BASE_VA + 0x40000
+REQUESTS = 0xFFF00000
 ANSWERS = {0, -errors.EINVAL, -errors.EPERM, -errors.EBUSY, -errors.ENOSYS, -errors.ESRCH, -errors.EACCES,
            -errors.EOPNOTSUPP}
 
@@ -38,12 +38,25 @@ flags = st.sampled_from([0, 1, 3, 0x23, 0x63, 0x61, 0x67, 0x27, 0x25, 0x73, 0xE3
 frames = st.one_of(players, st.sampled_from(["hypervisor", "outside", "io", "shared", "none"]))
 
 
+class GameDomain(FakeDomain):
+    """A domain whose calls are passed in a page of the hypervisor's, at REQUESTS in every address space: what the
+    game does to the guest's own mappings must not end it."""
+
+    requests = 0
+
+    def machine_address(self, va: int, need: int = PRESENT) -> int:
+        if va >> 12 != REQUESTS >> 12:
+            return super().machine_address(va, need)
+        self.requests = self.requests or self.hypervisor_frame() << 12
+        return self.requests | va & 4095
+
+
 class Calls(RuleBasedStateMachine):
     """The guest."""
 
     @initialize()
     def start(self) -> None:
-        self.domain = domain = FakeDomain()
+        self.domain = domain = GameDomain()
         base = domain.base
         self.mfns = [int(domain.p2m[FIRST_PLAYER + number]) for number in range(PLAYERS)]
         for number in range(PLAYERS):
@@ -110,8 +123,7 @@ class Calls(RuleBasedStateMachine):
 
     @rule(slot=st.integers(0, 1023), frame=frames, flags=flags, flush=st.integers(0, 6))
     def update_va_mapping(self, slot: int, frame: int | str, flags: int, flush: int) -> None:
-        if slot not in (0x40, self.domain.base.l3):
-            self.call(update_va_mapping, BASE_VA + slot * 4096, self.entry(frame, flags), flush & ~4)
+        self.call(update_va_mapping, BASE_VA + slot * 4096, self.entry(frame, flags), flush & ~4)
 
     @rule(table=players, slot=slots, frame=frames, flags=flags, half=st.sampled_from([(8, 0), (4, 0), (4, 4), (1, 0)]),
           exchange=st.booleans())
@@ -142,18 +154,12 @@ class Calls(RuleBasedStateMachine):
                 self.mfns[new % PLAYERS] = new
 
     def call(self, handler: object, *arguments: int) -> None:
-        """Make a call, then run on the first tables again if what it is passed is no longer mapped."""
+        """Make a call; it gives one of Xen's answers."""
         try:
             answer = handler(self.domain, *arguments)  # type: ignore[operator]
         except errors.HypercallError as error:
             answer = -error.errno
         assert answer in ANSWERS, answer
-        try:
-            self.domain.machine_address(REQUESTS, 3)
-        except errors.HypercallError:
-            assert not new_base(self.domain, self.domain.base.l3)
-            assert not modify_l1(self.domain.frames, (self.domain.base.l1s[0] << 9) + 0x40,
-                                 self.domain.p2m[0x40] << 12 | 0x63)
 
     @invariant()
     def frames_are_as_the_tables_say(self) -> None:
@@ -162,6 +168,4 @@ class Calls(RuleBasedStateMachine):
 
 
 TestCalls = Calls.TestCase
-# The same sequences in every run of the suite.
-TestCalls.settings = settings(derandomize=True, max_examples=40, stateful_step_count=40, deadline=None,
-                              suppress_health_check=[HealthCheck.too_slow])
+TestCalls.settings = settings(max_examples=40, stateful_step_count=40)
