@@ -21,6 +21,7 @@ from paravirt.api import Backend, Guest, OpTable, StubPages, Verdict, hookimpl, 
 from paravirt.backend import Answer
 from paravirt.boot_sequence import boot
 from paravirt.errors import BackendError, ConfigError, ImageError, ParavirtError, PluginError
+from paravirt.machine.engine import Engine
 from paravirt.options import BootOptions
 from paravirt_native.plugin import Native
 from tests.kernels import kernel
@@ -67,6 +68,26 @@ def test_a_counted_run_is_the_run_itself(plain: Any) -> None:
     counting: dict[str, Any] = {"ops": {}, "ops_counted": "host", "user_instructions": None}
     assert replace(record.counts, **counting) == replace(plain[0].counts, **counting)
     assert (record.counts.ops_counted, plain[0].counts.ops_counted) == ("all", "host")
+
+
+@pytest.mark.parametrize("watched", [{"count_ops": True}, {"trace_ops": Path("/dev/null")}], ids=["counted", "traced"])
+def test_a_pause_is_never_on_a_stub(monkeypatch: pytest.MonkeyPatch, watched: dict[str, Any]) -> None:
+    """Interrupts and a hypervisor's events come at pauses, and show the kernel where it was. So there is no pause
+    between a call and what is called, however many there are; and they change nothing else."""
+    run_engine, stopped = Engine.run, set()
+
+    def in_slices(engine: Engine, deadline: int) -> bool:
+        halted = run_engine(engine, min(deadline, engine.now() + 40))
+        stopped.add(engine.record.gate_free <= engine.eip < engine.record.gate_end)
+        return halted
+
+    monkeypatch.setattr(Engine, "run", in_slices)
+    (cut, console), (record, other) = run(), run(**watched)
+    assert stopped == {False}
+    assert console == other
+    assert (record.instructions, record.virtual_ns) == (cut.instructions, cut.virtual_ns)
+    assert record.counts.traps == cut.counts.traps
+    assert record.counts.ops["irq_disable"] == CALLS["irq_disable"]
 
 
 def test_every_call_counts_under_the_hook_specifications_name(plain: Any) -> None:

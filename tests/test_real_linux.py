@@ -64,21 +64,25 @@ def test_a_watched_run_is_the_run_itself(build: str, tmp_path: Path) -> None:
     assert first["op"] == "irq_disable" and first["caller"]["symbol"].startswith("start_kernel+")
 
 
-def xen(tests: str = "none", **options: Any) -> tuple[Record, bytes]:
+def xen(tests: str = "none", build: str = "up", **options: Any) -> tuple[Record, bytes]:
     output = bytearray()
     append = f"console=hvc0 earlyprintk=xen gexit=poweroff gtest={tests} noreplace-paravirt"
     settings = BootOptions(**{"backend": "xen", "append": append, "timeout": 300,
                               "initrd": guest_file("initrd-run.gz").read_bytes(), **options})
-    return boot(guest_file("kernels/up/vmlinux"), settings, Console(output.extend)), bytes(output)
+    return boot(guest_file(f"kernels/{build}/vmlinux"), settings, Console(output.extend)), bytes(output)
 
 
-def test_a_watched_run_under_xen_is_the_run_itself() -> None:
+@builds
+def test_a_watched_run_under_xen_is_the_run_itself(build: str, tmp_path: Path) -> None:
     """The tables are full at start_kernel; later functions find slots that Linux has changed since."""
-    (plain, console), (counted, other) = xen(), xen(count_ops=True)
-    assert plain.outcome.kind == "poweroff" and console == other
-    assert (plain.instructions, plain.virtual_ns) == (counted.instructions, counted.virtual_ns)
-    assert plain.counts.backend == counted.counts.backend
+    (plain, console), (counted, other), (traced, third) = (
+        xen("core", build, **options) for options in ({}, {"count_ops": True}, {"trace_ops": tmp_path / "ops"}))
+    assert plain.outcome.kind == "poweroff" and console == other == third
+    assert plain.instructions == counted.instructions == traced.instructions
+    assert plain.virtual_ns == counted.virtual_ns == traced.virtual_ns
+    assert plain.counts.backend == counted.counts.backend == traced.counts.backend
     ops = counted.counts.ops
+    assert ops == traced.counts.ops
     assert ops["set_pte"] >= 65536 and ops["make_pte"] > ops["set_pte"] and ops["iret"] > 1000
     assert {"read_cr2", "save_fl", "irq_enable", "load_gdt", "set_lazy_mode", "flush_tlb_single"} <= set(ops)
 

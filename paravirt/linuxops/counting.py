@@ -26,9 +26,15 @@ class CountingStubs:
     def __init__(self, engine: Engine, slots: Sequence[LinuxSlot], pages: StubPages) -> None:
         self._slots = slots
         self._counter = StubCounter(engine, pages.slot_stub(0), MAX_SLOTS)
+        self._targets: dict[int, int] = {}
 
     def code(self, target: int, stub: int) -> bytes:
+        self._targets[stub] = target
         return jump(stub, target)
+
+    def step_over(self, at: int) -> int:
+        self._counter.step_over(at)
+        return self._targets[at]
 
     def counts(self) -> Counter[str]:
         """Calls so far."""

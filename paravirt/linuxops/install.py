@@ -62,6 +62,7 @@ def serve_linux(plugins: Plugins, guest: Guest, run: Run, assign: str | None) ->
         stubs = TracingStubs(guest, tables.slots, run.closing(_file(options.trace_ops)))
     elif options.count_ops:
         stubs = CountingStubs(guest.machine.engine, tables.slots, pages)
+    guest.machine.engine.step_over = stubs.step_over if stubs is not None else None
     run.op_counts = stubs.counts if stubs is not None else bound.counts
     run.ops_counted = "all" if stubs is not None else "host"
     if table is not None:

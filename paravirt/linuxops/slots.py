@@ -61,6 +61,9 @@ class StubKind(Protocol):
     def code(self, target: int, stub: int) -> bytes:
         """The stub's bytes, at most 8, for virtual addresses `target` and `stub`."""
 
+    def step_over(self, at: int) -> int:
+        """Do by hand what the rest of a stub does, from `at` on, at no cost; where it leads to."""
+
 
 def jump(address: int, target: int) -> bytes:
     """``jmp target`` at virtual `address`."""

@@ -22,7 +22,7 @@ from paravirt.hookspecs import op_infos
 from paravirt.hookspecs.types import ARGUMENT_REGISTERS
 from paravirt.image.linux_ops import JUMPED, LinuxSlot, Word
 from paravirt.linuxops.counting import by_op
-from paravirt.linuxops.pages import FIRST_SLOT_STUB, MAX_SLOTS
+from paravirt.linuxops.pages import FIRST_SLOT_STUB, MAX_SLOTS, PAGE, STUB_BYTES
 from paravirt.linuxops.slots import jump
 from paravirt.machine.layout import ESP
 
@@ -53,6 +53,7 @@ class TracingStubs:
         self._machine, self._vcpu = guest.machine, guest.machine.vcpu
         self._symbols, self._file, self._slots = guest.kernel.symbols, file, slots
         self._calls = [0] * MAX_SLOTS
+        self._targets: dict[int, int] = {}
         self._named = lru_cache(CALLERS_KEPT)(self._place)
         dispatcher = guest.machine.dispatcher
         gates = list(dispatcher.gates)
@@ -61,7 +62,17 @@ class TracingStubs:
         dispatcher.gates = gates
 
     def code(self, target: int, stub: int) -> bytes:
+        self._targets[stub] = target
         return INT_83 + jump(stub + len(INT_83), target)
+
+    def step_over(self, at: int) -> int:
+        engine, dispatcher, stub = self._machine.engine, self._machine.dispatcher, at & -STUB_BYTES
+        if at == stub:
+            engine.refund(-1)  # the exit and the jump are given back
+            dispatcher.traps += 1
+            dispatcher.gates[stub % PAGE // STUB_BYTES]()
+        engine.refund(-1)
+        return self._targets[stub]
 
     def counts(self) -> Counter[str]:
         """Calls so far."""

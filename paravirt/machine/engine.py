@@ -73,6 +73,7 @@ class Engine:
             self._library, self._handle, self.seams.accelerator, block_clock=self.seams.block_clock)
         self.fail, self.keep = self._callbacks.fail, self._callbacks.keep
         self.on_stop: Callable[[], None] = lambda: None  # a platform's C may have put something off
+        self.step_over: Callable[[int], int] | None = None
         self._halts = Halts(self.state, ram, self.code_hook)
 
     def connect(self, handlers: Handlers) -> None:
@@ -117,7 +118,12 @@ class Engine:
         self.record.port_check = self._callbacks.port_check_pointer if asked else None
 
     def gate_page(self, start: int, end: int, free: int | None = None) -> None:
-        """EIPs at which ``int 0x83`` of a kernel is a call of the host. From `free` on it costs the guest no time."""
+        """EIPs at which ``int 0x83`` of a kernel is a call of the host. From `free` on it costs the guest no time.
+
+        What lies there is an observer's, and the guest is never left standing on it: events that come then would
+        show it an address that it does not know of. `step_over` is asked to do the rest of it, at no cost, and says
+        where it leads.
+        """
         self.record.gate_start, self.record.gate_end = start, end
         self.record.gate_free = end if free is None else free
         self._callbacks.gate_range = (start, end)
@@ -211,6 +217,9 @@ class Engine:
             raise CpuStopped(f"the CPU cannot go on: {self.record.stopped.decode('ascii', 'replace')}")
         if status:
             raise CpuStopped(self._library.message(status))
+        if self.record.gate_free <= self.eip < self.record.gate_end and self.step_over is not None:
+            state.quads[layout.EIP] = self.step_over(self.eip)
+            state.store()
         halted = self._halt or (self._live.halted if self._live is not None else self._halts.ended_by(self.eip))
         if not halted and self._live is not None and state.words[layout.OLD_EXCEPTION] == DOUBLE_FAULT:
             raise TripleFault

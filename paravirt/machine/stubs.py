@@ -43,6 +43,10 @@ class StubCounter:
 
         engine.code_hook(CODE(count), base, base + STUB_BYTES * number - 1)
 
+    def step_over(self, address: int) -> None:
+        """Count the stub at `address`, which is not run."""
+        self._stubs.counts[(address - self._stubs.base) // STUB_BYTES] += 1
+
     def counts(self) -> list[int]:
         """So far, by stub."""
         return list(self._stubs.counts)
