@@ -40,16 +40,21 @@ class Console:
         self.on_mark: Callable[[str], None] = lambda text: None  # the output matches `marks`, once for each match
         self._unmarked = bytearray()
         self.on_match: Callable[[bytes], None] = lambda text: None
-        self.on_output: Callable[[], None] = lambda: None
+        self.on_output: Callable[[int | None], None] = lambda when: None  # the guest printed, at `when` if not now
         self.on_closed: Callable[[], None] = lambda: None  # nobody reads the output any more
 
     # ------------------------------------------------------------------ output
 
-    def write(self, data: bytes) -> None:
-        """The guest printed `data`."""
+    @property
+    def watched(self) -> bool:
+        """Whether somebody waits for what the guest prints: it must come here with the instruction that sends it."""
+        return self._until is not None or self.marks is not None
+
+    def write(self, data: bytes, when: int | None = None) -> None:
+        """The guest printed `data`, the last of it at virtual time `when` (ns); None: now."""
         self.written += len(data)
         self._digest.update(data)
-        self.on_output()
+        self.on_output(when)
         self._output(data)
         if self.marks is not None:
             self._mark(self.marks, data)

@@ -16,6 +16,7 @@ from paravirt.machine import cpuid, idt, layout
 from paravirt.machine.bus import IrqLine
 from paravirt.machine.exits import Exit, ExitTable, Kind
 from paravirt.machine.outcome import End
+from paravirt.machine.shortcuts import port_in, port_out
 from paravirt.machine.sysenter import sysenter
 from paravirt.machine.vcpu import Segment, Vcpu, parse_descriptor
 
@@ -33,10 +34,16 @@ def attach_pc(guest: Guest, intr: IrqLine | None = None) -> PcBoard:
     def debug_exit(value: int) -> None:
         machine.end(End.DEBUG_EXIT, f"the guest wrote {value:#x} to the debug-exit port", status=value & 0xFF)
 
+    def transmit(data: bytes) -> None:
+        console.write(data, board.uart.sent_at)
+
     board = pc_board(
         machine.ports, machine.timeline, intr or machine.interrupt_line, epoch=guest.epoch, memory=guest.memory,
-        transmit=console.write, reset=lambda how: machine.end(End.REBOOT, f"the guest reset the machine by {how}"),
+        transmit=transmit, reset=lambda how: machine.end(End.REBOOT, f"the guest reset the machine by {how}"),
         debug_exit=debug_exit, power_off=lambda: machine.end(End.POWEROFF, "the guest powered the machine off"))
+    if not console.watched:
+        board.uart.collect()
+    machine.port_shortcuts, machine.settle = board.shortcuts(), board.uart.settle
     machine.acknowledge = board.acknowledge
     machine.device_state = board.state
     guest.vga_text = lambda: board.vga_text(machine.ram)
@@ -62,14 +69,6 @@ def enter_protected_mode(vcpu: Vcpu, plan: BootPlan) -> None:
     vcpu.eip = plan.entry
     vcpu.state.store()
     vcpu.set_cr(0, CR0_PE | CR0_ET)
-
-
-def port_in(vcpu: Vcpu, port: int, size: int) -> int:
-    return vcpu.machine.ports.read(port, size)
-
-
-def port_out(vcpu: Vcpu, port: int, size: int, value: int) -> None:
-    vcpu.machine.ports.write(port, size, value)
 
 
 def cpuid_leaf(vcpu: Vcpu, leaf: int, subleaf: int) -> tuple[int, int, int, int]:

@@ -87,7 +87,7 @@ def test_a_long_output_costs_little() -> None:
 def test_output_is_shown_before_the_match_is_told() -> None:
     order: list[str] = []
     console = Console(lambda data: order.append("output"), until=re.compile(b"x"))
-    console.on_output = lambda: order.append("active")
+    console.on_output = lambda when: order.append("active")
     console.on_match = lambda text: order.append("match")
     console.write(b"x")
     assert order == ["active", "output", "match"]

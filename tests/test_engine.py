@@ -29,10 +29,11 @@ from tests.snippet import BLOCK_CLOCK, Line, each_engine, start
 ROOT = Path(__file__).resolve().parent.parent
 MS = 1_000_000
 MEMORY = 4 << 20
-ACCELERATED = {"state": "live", "clock": "block", "inline": "code", "delivery": "c", "exits": "fast",
-               "stores": "fast", "regions": "kept", "watchpoints": "fire", "msrs": "checked", "platform": "c"}
+ACCELERATED = {"state": "live", "clock": "block", "inline": "code", "delivery": "c", "exits": "fast", "stores": "fast",
+               "regions": "kept", "ports": "answered", "watchpoints": "fire", "msrs": "checked", "platform": "c"}
 PORTABLE = {"state": "context", "clock": "count", "inline": "call", "delivery": "python", "exits": "slow",
-            "stores": "slow", "regions": "searched", "watchpoints": "never", "msrs": "zero", "platform": "python"}
+            "stores": "slow", "regions": "searched", "ports": "asked", "watchpoints": "never", "msrs": "zero",
+            "platform": "python"}
 
 
 # ---------------------------------------------------------------------- seams
@@ -58,7 +59,7 @@ def test_one_seam_left_out(name: str) -> None:
     """Live state carries all others, exits and the clock are only fast where blocks are counted, and a platform's
     library needs the C side of delivery and of TLB fills."""
     lost = {"exits": {"exits", "watchpoints"}, "state": set(accel.NAMES),
-            "clock": {"clock", "inline", "exits", "watchpoints"}, "delivery": {"delivery", "platform"},
+            "clock": {"clock", "inline", "exits", "ports", "watchpoints"}, "delivery": {"delivery", "platform"},
             "stores": {"stores", "platform"}}.get(name, {name})
     with machine(name) as made:
         seams = made.engine.seams
@@ -72,7 +73,8 @@ def test_one_seam_left_out(name: str) -> None:
 @pytest.mark.parametrize(("patched", "value", "lost", "reason"), [
     ("accel.platform.machine", lambda: "aarch64", set(accel.NAMES) - {"state"}, "x86-64 Linux only"),
     ("accel.CLASS_WORDS", 2, set(accel.NAMES) - {"state"}, "pv_exec_interrupt"),
-    ("accel._SIZE_FIELD", b"\0" * 7, {"clock", "inline", "exits", "watchpoints"}, "translator_loop is not as expected"),
+    ("accel._SIZE_FIELD", b"\0" * 7, {"clock", "inline", "exits", "ports", "watchpoints"},
+     "translator_loop is not as expected"),
     ("layout.UC_NO_EXIT_REQUEST", 0x7F3, {"exits", "watchpoints"}, "check_exit_request is not as expected"),
     ("layout.ENV_EXIT_REQUEST", -0x14, {"inline"}, "check_exit_request is not as expected"),
     ("accel._is_writable_code", lambda size: False, {"inline"}, "cannot be written to"),

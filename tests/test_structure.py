@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 BACKENDS = {"paravirt_native", "paravirt_xen", "paravirt_vmi"}
-STDLIB_ONLY_FOR_DEVICES = {"paravirt.machine.bus", "paravirt.devices"}
+STDLIB_ONLY_FOR_DEVICES = {"paravirt.machine.bus", "paravirt.machine.shortcuts", "paravirt.devices"}
 
 
 def imports(path: Path) -> Iterator[str]:

@@ -39,6 +39,20 @@ struct leaf {
 	uint64_t words;
 };
 
+/* What devices have answered in advance: machine/shortcuts.py tells the fields. */
+#define LINE_BYTES 1024
+struct serial_line {
+	uint64_t plain, status, polls, patience, sent;
+	int64_t sent_at;
+	uint64_t emptied;
+	uint8_t bytes[LINE_BYTES];
+};
+struct countdown {
+	uint64_t running, periodic;
+	int64_t start, count;
+	uint64_t high_next;
+};
+
 /* One per machine. Python sees the same layout as a ctypes.Structure of the same field names. */
 struct machine {
 	int64_t *budget;		/* virtual ns left in this slice; an instruction costs 1 */
@@ -111,6 +125,13 @@ struct machine {
 	/* inline.c */
 	uint64_t check_exit_request;	/* address of libunicorn's helper; 0: every block calls pv_block */
 	uint64_t inlined, not_inlined;	/* blocks; not repeatable */
+	/* shortcuts.c */
+	uint64_t shortcuts;		/* whether IN and OUT may be answered there */
+	struct serial_line *line;
+	struct countdown *counters[3];
+	uint32_t line_port, counter_port;
+	int64_t port_ns;
+	uint64_t ports_answered;	/* exits, on the real thing */
 };
 
 /*
@@ -142,6 +163,10 @@ void pv_watch_trap(struct machine *m);
 
 /* inline.c */
 uint32_t pv_inlined(const uint8_t *after, const struct machine *m);
+
+/* shortcuts.c: 1: done. The guest may make the access. */
+int pv_shortcut_in(struct machine *m, uint32_t port, int size, uint32_t *value);
+int pv_shortcut_out(struct machine *m, uint32_t port, int size, uint32_t value);
 
 /* registry.c: hooks that libunicorn calls with nothing but its own pointers find their machine here */
 struct machine *machine_of_cpu(const void *cpu);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * IN and OUT: the permission check that libunicorn leaves out, then Python.
+ * IN and OUT: the permission check that libunicorn leaves out, then a shortcut or Python.
  *
  * EIP and the flags are exact in these hooks, so #GP may be raised at the instruction; it leaves by
  * longjmp, hence from C only.
@@ -29,12 +29,18 @@ static void check(struct machine *m, uint32_t port, int size)
 
 uint32_t pv_port_in(void *uc, uint32_t port, int size, struct machine *m)
 {
+	uint32_t value;
+
 	check(m, port, size);
+	if (pv_shortcut_in(m, port, size, &value))
+		return value;
 	return m->port_in(uc, port, size, m);
 }
 
 void pv_port_out(void *uc, uint32_t port, int size, uint32_t value, struct machine *m)
 {
 	check(m, port, size);
+	if (pv_shortcut_out(m, port, size, value))
+		return;
 	m->port_out(uc, port, size, value, m);
 }

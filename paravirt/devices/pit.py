@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from paravirt.machine.bus import FLOATING, Cancellable, Clock, IrqLine
+from paravirt.machine.shortcuts import Countdown
 
 HZ = 1193182
 SECOND = 1_000_000_000
@@ -50,6 +51,7 @@ class Counter:
     def __init__(self, tick: Callable[[], int], gate: bool, changed: Callable[[], None]) -> None:
         self._tick, self._wired_gate, self._changed = tick, gate, changed
         self._gate = gate
+        self.countdown = Countdown()
         self._program(0)
 
     def _program(self, control: int) -> None:
@@ -60,9 +62,19 @@ class Counter:
         self._written = 0  # what the next load takes
         self._switch: tuple[int, int] | None = None  # the tick that loads a count anew, and `_start` from then
         self._first_byte: int | None = None  # the low byte, while the high one is to come
-        self._high_next = False
+        self.countdown.high_next = False
         self._latched: int | None = None
         self._status: int | None = None
+        self._foresee()
+
+    def _foresee(self) -> None:
+        """Say what may be read in this counter's place until something changes."""
+        countdown = self.countdown
+        countdown.running = (
+            self._start is not None and self._held is None and self._switch is None and self._latched is None
+            and self._status is None and self._access == _BOTH and not self._control & 1 and self.mode in (0, 2))
+        countdown.periodic = self.mode == 2
+        countdown.start, countdown.count = self._start or 0, self._count
 
     @property
     def mode(self) -> int:
@@ -140,22 +152,26 @@ class Counter:
     def latch_count(self) -> None:
         if self._latched is None:
             self._latched = self.value()
+            self._foresee()
 
     def latch_status(self) -> None:
         if self._status is None:
             null = self._elapsed() is None or self._written != self._count
             self._status = self.out() << 7 | null << 6 | self._control
+            self._foresee()
 
     def read(self) -> int:
         if self._status is not None:
             status, self._status = self._status, None
+            self._foresee()
             return status
         value = self.value() if self._latched is None else self._latched
-        if self._access == _BOTH and not self._high_next:
-            self._high_next = True
+        if self._access == _BOTH and not self.countdown.high_next:
+            self.countdown.high_next = True
             return value & 0xFF
         self._latched = None
-        self._high_next = False
+        self.countdown.high_next = False
+        self._foresee()
         return value & 0xFF if self._access == _LOW else value >> 8
 
     def write(self, value: int) -> None:
@@ -163,6 +179,7 @@ class Counter:
             self._first_byte = value
             if self.mode == 0:
                 self._start = self._held = None  # the first byte stops it and brings OUT low
+                self._foresee()
                 self._changed()
             return
         if self._access == _BOTH:
@@ -173,6 +190,7 @@ class Counter:
         if self._control & 1:
             value = _from_bcd(value) % self._span
         self._take(value or self._span)
+        self._foresee()
         self._changed()
 
     def _take(self, count: int) -> None:
@@ -220,6 +238,7 @@ class Counter:
                 self._start, self._held = self._tick() - self._held, None
         elif self._written:
             self._load()
+        self._foresee()
         self._changed()
 
     def state(self) -> Mapping[str, object]:
@@ -232,7 +251,7 @@ class Counter:
             "written": self._written,
             "switch": self._switch or (),
             "first_byte": -1 if self._first_byte is None else self._first_byte,
-            "high_next": self._high_next,
+            "high_next": bool(self.countdown.high_next),
             "latched": -1 if self._latched is None else self._latched,
             "status": -1 if self._status is None else self._status,
         }

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from paravirt.machine.bus import Clock, IrqLine
+from paravirt.machine.shortcuts import LINE_BYTES, SerialLine
 
 DATA, IER, IIR, LCR, MCR, LSR, MSR, SCRATCH = range(8)
 FCR = IIR  # the FIFO control register is written where the cause of the interrupt is read
@@ -40,7 +41,8 @@ class Uart:
     """Eight ports.
 
     :param irq: the interrupt line.
-    :param transmit: called with each byte that the guest sends.
+    :param transmit: called with what the guest sends, each byte at once; see `collect`.
+    :ivar sent_at: when the last of it was sent, in virtual ns. :ivar line: what may be done in this device's place.
     """
 
     def __init__(self, clock: Clock, irq: IrqLine, transmit: Callable[[bytes], None]) -> None:
@@ -50,6 +52,9 @@ class Uart:
         self._high = False
         self._scratch = 0
         self._divisor = 0
+        self.line = SerialLine(patience=POLLS)
+        self._patient = False
+        self.sent_at = 0
         self._power_on()
         self._readers: dict[int, Callable[[], int]] = {
             DATA: self._read_data,
@@ -79,7 +84,33 @@ class Uart:
         self._overrun = False
         self._thr_empty = False  # the interrupt of the empty transmitter, not the state: that is always empty
         self._modem_changes = 0
-        self._polls = 0
+        self.line.polls = 0
+        self._foresee()
+
+    def collect(self) -> None:
+        """What is sent may wait for `settle` from now on."""
+        self._patient = True
+        self._foresee()
+
+    def settle(self) -> None:
+        """Pass on what was sent since the last time."""
+        line = self.line
+        if line.sent:
+            data, line.sent = bytes(line.bytes[:line.sent]), 0
+            self.sent_at = line.sent_at
+            self._transmit(data)
+
+    def _catch_up(self) -> None:
+        """Take note of what was done in this device's place."""
+        if self.line.emptied:
+            self._thr_empty, self.line.emptied = True, False
+
+    def _foresee(self) -> None:
+        """Say what may be done in this device's place until something changes."""
+        line = self.line
+        line.plain = self._patient and not (
+            self._lcr & LCR_DLAB or self._mcr & MCR_LOOP or self._ier & IER_THRE)
+        line.status = 0 if self._overrun else LSR_IDLE | (LSR_READY if self._fifo else 0)
 
     def receive(self, data: bytes) -> None:
         """Queue input from the host, as much as it likes; it arrives when the guest listens."""
@@ -99,7 +130,7 @@ class Uart:
     def _listening(self) -> bool:
         if self._mcr & MCR_LOOP:
             return False
-        return bool(self._ier & IER_RX and self._connected) or self._polls >= POLLS
+        return bool(self._ier & IER_RX and self._connected) or self.line.polls >= POLLS
 
     def _expect(self) -> None:
         """If the guest listens and has read all it got, let the next input arrive after its time on the line."""
@@ -131,6 +162,7 @@ class Uart:
         return _IIR_NONE
 
     def _update(self) -> None:
+        self._foresee()
         high = self._connected and self._cause() != _IIR_NONE
         if high != self._high:
             self._high = high
@@ -142,6 +174,7 @@ class Uart:
         return MSR_CTS | MSR_DSR | MSR_DCD
 
     def read(self, offset: int) -> int:
+        self._catch_up()
         if self._lcr & LCR_DLAB and offset < 2:
             return self._divisor >> 8 * offset & 0xFF
         return self._readers[offset]()
@@ -162,8 +195,8 @@ class Uart:
         return cause | (_IIR_FIFO if self._fcr & FCR_ENABLE else 0)
 
     def _read_line_status(self) -> int:
-        self._polls += 1
-        if self._polls == POLLS:
+        self.line.polls += 1
+        if self.line.polls == POLLS:
             self._expect()
         status = LSR_IDLE | (LSR_READY if self._fifo else 0) | (LSR_OVERRUN if self._overrun else 0)
         if self._overrun:
@@ -177,7 +210,8 @@ class Uart:
         return self._modem_lines() | changes
 
     def write(self, offset: int, value: int) -> None:
-        self._polls = 0
+        self._catch_up()
+        self.line.polls = 0
         if self._lcr & LCR_DLAB and offset < 2:
             self._divisor = self._divisor & 0xFF << 8 * (1 - offset) | value << 8 * offset
         elif offset in self._writers:  # the status registers take no writes
@@ -195,8 +229,18 @@ class Uart:
             else:
                 self._overrun = True
         else:
-            self._transmit(bytes((value,)))
+            self._put(value)
         self._thr_empty = True
+
+    def _put(self, value: int) -> None:
+        line = self.line
+        if line.sent == LINE_BYTES:
+            self.settle()
+        line.bytes[line.sent] = value
+        line.sent += 1
+        line.sent_at = self._clock.now()
+        if not self._patient:
+            self.settle()
 
     def _write_enables(self, value: int) -> None:
         # Enabling the interrupt of an empty transmitter raises it, even if it was taken before.
@@ -234,14 +278,15 @@ class Uart:
             "waiting": bytes(self._waiting),
             "arriving": self._arriving,
             "overrun": self._overrun,
-            "thr_empty": self._thr_empty,
+            "thr_empty": self._thr_empty or bool(self.line.emptied),
             "modem_changes": self._modem_changes,
-            "polls": min(self._polls, POLLS),
+            "polls": min(self.line.polls, POLLS),
             "irq": self._high,
         }
 
     def reset(self) -> None:
         # Divisor, scratch register and what the host has queued survive.
+        self._catch_up()
         self._power_on()
         self._expect()
         self._update()

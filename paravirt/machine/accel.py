@@ -31,6 +31,7 @@ NAMES = {
     "inline": "translated blocks count by themselves, and call C only when a slice ends",
     "stores": "stores to pages without translated code take the fast path",
     "regions": "slow accesses to RAM do not search for it among all memory",
+    "ports": "IN and OUT that devices have answered in advance do not ask Python",
     "watchpoints": "data breakpoints of the debug registers raise #DB",
     "msrs": "model-specific registers that the CPU has not raise #GP, and the TSC is one",
     "delivery": "exceptions and interrupts are delivered by libunicorn from C",
@@ -83,6 +84,9 @@ class NativeMachine(ctypes.Structure):
         ("find_region", Pointer), ("ram_region", Pointer), ("ram_bytes", ctypes.c_uint64),
         ("loop_exit_restore", Pointer), ("watch_again", ctypes.c_uint64), ("watch_hit", ctypes.c_uint64),
         ("check_exit_request", ctypes.c_uint64), ("inlined", ctypes.c_uint64), ("not_inlined", ctypes.c_uint64),
+        ("shortcuts", ctypes.c_uint64), ("line", Pointer), ("counters", Pointer * 3),
+        ("line_port", ctypes.c_uint32), ("counter_port", ctypes.c_uint32), ("port_ns", ctypes.c_int64),
+        ("ports_answered", ctypes.c_uint64),
     )
 
 

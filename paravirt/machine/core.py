@@ -14,9 +14,10 @@ from types import TracebackType
 from paravirt.machine import layout
 from paravirt.machine.bus import MmioBus, PortBus
 from paravirt.machine.engine import DOUBLE_FAULT, CpuStopped, Engine, Handlers, TripleFault
-from paravirt.machine.exits import Dispatcher, ExitTable
+from paravirt.machine.exits import PORT_NS, Dispatcher, ExitTable
 from paravirt.machine.outcome import End, GuestExit, Outcome, crash
 from paravirt.machine.ram import Ram
+from paravirt.machine.shortcuts import PortShortcuts
 from paravirt.machine.timeline import Timeline
 from paravirt.machine.vcpu import Vcpu
 
@@ -42,6 +43,8 @@ class Machine:
         self.device_state: Callable[[], Mapping[str, object]] = dict
         self.wait_for_input: Callable[[], bool] = lambda: False
         self.each_slice: Callable[[], None] = lambda: None
+        self.port_shortcuts: PortShortcuts | None = None
+        self.settle: Callable[[], None] = lambda: None  # others look: a device takes what C did in its place
         self.entering: Callable[[], None] = lambda: None  # the platform's last word before the CPU runs (on)
         self.sleep: Callable[[int], None] = lambda ns: None
         self.symbolize: Callable[[int], str] = lambda eip: ""
@@ -87,6 +90,8 @@ class Machine:
         self.engine.native_vectors(dispatcher.native_vectors(), interrupts=dispatcher.native_interrupts,
                                    sysenter=dispatcher.native_sysenter)
         self.engine.decide_ports(dispatcher.decides_ports)
+        plain = dispatcher.plain_ports and not self.exits_watched
+        self.engine.port_shortcuts(self.port_shortcuts if plain else None, PORT_NS)
 
     @property
     def dispatcher(self) -> Dispatcher:
@@ -97,12 +102,14 @@ class Machine:
     @property
     def traps(self) -> int:
         """Exits to the host so far."""
-        return int(self.engine.record.traps) + (self._dispatcher.traps if self._dispatcher is not None else 0)
+        record, dispatcher = self.engine.record, self._dispatcher
+        return int(record.traps + record.ports_answered) + (dispatcher.traps if dispatcher is not None else 0)
 
     @property
     def port_io(self) -> int:
         """IN and OUT so far that reached the bus."""
-        return self._dispatcher.port_io if self._dispatcher is not None else 0
+        dispatcher = self._dispatcher
+        return int(self.engine.record.ports_answered) + (dispatcher.port_io if dispatcher is not None else 0)
 
     def raise_exception(self, vector: int, error: int) -> None:
         """Raise an exception at EIP, from inside an exit: it counts, costs time and goes to the platform."""
@@ -140,9 +147,12 @@ class Machine:
         self._wakes, self._waits_for = wakes, waits_for
         self.engine.stop()
 
-    def active(self) -> None:
-        """The guest did something that shows: it is not idle for ever."""
-        self._last_activity = self.engine.now()
+    def active(self, when: int | None = None) -> None:
+        """The guest did something that shows: it is not idle for ever.
+
+        :param when: at this virtual ns, if not now.
+        """
+        self._last_activity = self.engine.now() if when is None else when
 
     @property
     def last_activity(self) -> int:
@@ -172,7 +182,10 @@ class Machine:
                 until = now + SLICE_NS if deadline is None else min(deadline, now + SLICE_NS)
                 if self.max_instructions is not None:  # an instruction takes a nanosecond or more
                     until = min(until, now + self.max_instructions - engine.instructions())
-                halted = engine.run(until)
+                try:
+                    halted = engine.run(until)
+                finally:
+                    self.settle()
         except CpuStopped as problem:
             raise self._crash(str(problem)) from None
         except TripleFault:

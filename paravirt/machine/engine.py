@@ -18,6 +18,7 @@ from paravirt.machine.halts import Halts
 from paravirt.machine.library import CODE, EngineError, Library, const, unicorn, x86
 from paravirt.machine.ram import PAGE, Ram
 from paravirt.machine.seams import TRANSLATION_BUFFER, Seams
+from paravirt.machine.shortcuts import PortShortcuts
 
 DOUBLE_FAULT = 8
 STORM = 200_000  # exceptions without an instruction between them, 100 virtual ms: nothing will end it
@@ -116,6 +117,19 @@ class Engine:
     def decide_ports(self, asked: bool) -> None:
         """Whether the handlers are asked about ports that IOPL refuses; else the TSS decides."""
         self.record.port_check = self._callbacks.port_check_pointer if asked else None
+
+    def port_shortcuts(self, shortcuts: PortShortcuts | None, cost: int) -> None:
+        """Let C answer what devices have answered in advance; None: nothing.
+
+        :param cost: of an access, in ns.
+        """
+        record = self.record
+        record.shortcuts = shortcuts is not None and "ports" not in self.seams.missing
+        if shortcuts is not None:
+            self.keep(shortcuts)
+            record.line, record.line_port = ctypes.addressof(shortcuts.line), shortcuts.line_port
+            record.counters[:] = [ctypes.addressof(counter) for counter in shortcuts.counters]
+            record.counter_port, record.port_ns = shortcuts.counter_port, cost
 
     def gate_page(self, start: int, end: int, free: int | None = None) -> None:
         """EIPs at which ``int 0x83`` of a kernel is a call of the host. From `free` on it costs the guest no time.

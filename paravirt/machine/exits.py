@@ -25,7 +25,7 @@ import enum
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from paravirt.machine import idt, sysenter
+from paravirt.machine import idt, shortcuts, sysenter
 from paravirt.machine.bus import MmioBus
 from paravirt.machine.vcpu import Vcpu
 
@@ -101,6 +101,11 @@ class Dispatcher:
         """Whether this platform leaves SYSENTER to the CPU."""
         return self._sysenter is sysenter.sysenter
 
+    @property
+    def plain_ports(self) -> bool:
+        """Whether IN and OUT reach the bus as they are."""
+        return self._port_in is shortcuts.port_in and self._port_out is shortcuts.port_out
+
     def watch(self, vector: int, look: Callable[[int], None]) -> None:
         """Have `look` called with EIP of the instruction whenever an exception of `vector` has been answered."""
         answer = self._exceptions[vector]
@@ -129,6 +134,7 @@ class Dispatcher:
     def gate(self, stub: int) -> None:
         """A stub of the gate page was called."""
         self.traps += 1
+        self.vcpu.machine.settle()  # what is called may look at the output, or add to it
         self.gates[stub]()
 
     def interrupt(self, vector: int) -> None:

@@ -13,6 +13,7 @@ delivery     ``c``: libunicorn's own          ``python``: machine/idt.py
 exits        ``fast``: checked at blocks      ``slow``: after each memory access
 stores       ``fast``: pages without code     ``slow``: stock softmmu
 regions      ``kept``: RAM is known           ``searched``: at each slow access
+ports        ``answered``: in advance         ``asked``: of Python each time
 watchpoints  ``fire``: data breakpoints       ``never``: stock debug registers
 msrs         ``checked``: #GP for unknown     ``zero``: unknown ones read as 0
 platform     ``c``: its own library           ``python``: its exit table alone
@@ -50,8 +51,8 @@ class Seams:
         self._alive: Any = None
         self.accelerator = self._accelerator()
         steps = {"clock": self._clock, "inline": self._inline, "delivery": self._delivery, "exits": self._exits,
-                 "stores": self._stores, "regions": self._regions, "watchpoints": self._watchpoints,
-                 "msrs": self._msrs, "platform": self._platform}
+                 "stores": self._stores, "regions": self._regions, "ports": self._ports,
+                 "watchpoints": self._watchpoints, "msrs": self._msrs, "platform": self._platform}
         for name, step in steps.items():
             if name in self.missing:
                 continue
@@ -68,7 +69,7 @@ class Seams:
         """The form of each seam, by name."""
         forms = {"state": "live context", "clock": "block count", "inline": "code call", "delivery": "c python",
                  "exits": "fast slow", "stores": "fast slow", "regions": "kept searched",
-                 "watchpoints": "fire never", "msrs": "checked zero",
+                 "ports": "answered asked", "watchpoints": "fire never", "msrs": "checked zero",
                  "platform": "c python"}
         return {name: both.split()[name in self.missing] for name, both in forms.items()}
 
@@ -119,6 +120,11 @@ class Seams:
 
     def _regions(self, accelerator: accel.Accelerator) -> None:
         accelerator.keep_region(self._ram)
+
+    def _ports(self, _: accel.Accelerator) -> None:
+        """`Engine.port_shortcuts` switches it on."""
+        if "clock" in self.missing:
+            raise accel.Unavailable("needs the block clock: C has to know the time")
 
     def _watchpoints(self, accelerator: accel.Accelerator) -> None:
         if "exits" in self.missing:
