@@ -100,6 +100,20 @@ void pv_invalidate(void *uc, void *pages, uint64_t start, int length, uint64_t r
 	pv_invalidate_original(uc, pages, start, length, ra);
 }
 
+/* The original of the function below. */
+void (*pv_reset_dirty_original)(void *cpu, uint64_t start, uint64_t length);
+
+/* tlb_reset_dirty_by_vaddr: searches all of the TLB, at each translation of a block, for entries of its pages that
+ * are fast to write to. Here there is none: the fetch has marked the page and flushed, and an entry that was made
+ * since then keeps a code side. */
+void pv_reset_dirty(void *cpu, uint64_t start, uint64_t length)
+{
+	struct machine *m = machine_of_cpu(cpu);
+
+	if (!m || !m->executed)
+		pv_reset_dirty_original(cpu, start, length);
+}
+
 /* uc_struct.memory_mapping, asked at each access that leaves the fast path: RAM is one region from address 0 and
  * stays it, so it is searched for once. */
 void *pv_region(void *uc, uint64_t physical)

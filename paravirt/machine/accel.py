@@ -6,7 +6,8 @@ What does not match is left as it is and reported by name.
 
 Process-wide changes, each harmless to an engine that is not ours: the size that block hooks are
 told is the number of instructions, and tb_invalidate_phys_page_fast goes through ``pv_invalidate``,
-which passes calls of unknown engines on, as ``pv_gen_code`` does with translated blocks.
+which passes calls of unknown engines on, as ``pv_gen_code`` does with translated blocks and ``pv_reset_dirty``
+with theirs.
 """
 
 from __future__ import annotations
@@ -171,6 +172,7 @@ class Accelerator:
         executed = (ctypes.c_uint8 * (ram.size // 4096))()
         record.executed, record.pages = ctypes.addressof(executed), len(executed)
         self._override_got("tb_invalidate_phys_page_fast_x86_64", "pv_invalidate", "pv_invalidate_original")
+        self._override_got("tlb_reset_dirty_by_vaddr_x86_64", "pv_reset_dirty", "pv_reset_dirty_original")
         self._replace_class_pointer(record.tlb_fill, "pv_tlb_fill")
         return executed
 
