@@ -1,15 +1,15 @@
 """What is measured: CPU kernels, round trips, boots of real kernels, memory and start-up.
 
-A CPU kernel's or a round trip's time is that of a long run less that of a run a quarter as long: process start,
-loading and translation are in both and fall out.
+A CPU kernel's or a round trip's time is that of a long run less that of a run a quarter as long, made right before
+it: process start, loading and translation are in both and fall out.
 """
 
 from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -121,19 +121,21 @@ def per_round(engines: Sequence[Engine], guest: Path, name: str, seed: int, roun
     :raises BenchmarkError: a run failed, engines that did the same work disagree on the result, or the host is too
         busy for a long run to take longer than a short one.
     """
-    def runs(length: int) -> Callable[[Engine], Sample]:
-        return lambda engine: checked(engine, Boot(guest, f"bench={name},{rounds[engine.name] * length},{seed}"))
+    checksums: set[str] = set()
+
+    def pair(engine: Engine) -> Sample:
+        """A long run less the short one right before it: the host's speed changes from minute to minute."""
+        short, long = (checked(engine, Boot(guest, f"bench={name},{rounds[engine.name] * length},{seed}"))
+                       for length in (1, LONG))
+        checksums.add(checksum(long))
+        return replace(long, wall=long.wall - short.wall, cpu=long.cpu - short.cpu)
 
     for _ in range(plan.takes):
-        short = alternate(engines, plan.repeats, runs(1))
-        long = alternate(engines, plan.repeats, runs(LONG))
-        if len(set(rounds.values())) == 1:
-            sums = {checksum(sample) for group in long.values() for sample in group}
-            if len(sums) != 1:
-                raise BenchmarkError(f"{name}, seed {seed}: the engines' results differ: {', '.join(sorted(sums))}")
-
-        wall, cpu = ({engine: (high[engine] - low[engine]) / (rounds[engine] * (LONG - 1)) for engine in high}
-                     for low, high in ((medians(short, of), medians(long, of)) for of in (wall_time, cpu_time)))
+        samples = alternate(engines, plan.repeats, pair)
+        if len(set(rounds.values())) == 1 and len(checksums) != 1:
+            raise BenchmarkError(f"{name}, seed {seed}: the engines' results differ: {', '.join(sorted(checksums))}")
+        wall, cpu = ({engine: median / (rounds[engine] * (LONG - 1)) for engine, median in medians(samples, of).items()}
+                     for of in (wall_time, cpu_time))
         if all(0 < CALM[0] * cpu[engine] < wall[engine] < CALM[1] * cpu[engine] for engine in wall):
             break
     if min(*wall.values(), *cpu.values()) <= 0:
