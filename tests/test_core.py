@@ -20,6 +20,7 @@ import pytest
 from paravirt.machine import layout
 from paravirt.machine.core import Machine
 from paravirt.machine.exits import Exit, Kind
+from paravirt.machine.library import x86
 from paravirt.machine.outcome import End, GuestExit, Outcome
 from paravirt.machine.vcpu import Vcpu
 from paravirt.pc import PC_EXITS
@@ -297,6 +298,11 @@ def hashed(engine: str = "fast", **changes: object) -> str:
                 guest.machine.device_state = lambda value=value: {"device": value}  # type: ignore[misc]
             elif name == "flags":
                 guest.vcpu.eflags |= 1
+            elif name == "msr":
+                guest.machine.engine.write_msr(0x175, 0x1234)
+            elif name == "other":
+                assert isinstance(value, int)
+                guest.machine.engine.write_register(value, 1)
             else:
                 guest.vcpu.set_reg(layout.EDI, 0x1234)
         return guest.machine.state_hash()
@@ -311,6 +317,8 @@ def test_state_hash_is_repeatable(engine: str) -> None:
 
 def test_state_hash_sees_everything() -> None:
     hashes = [hashed(), hashed(ram=1), hashed(time=1), hashed(register=1), hashed(flags=1), hashed(device=1),
+              hashed(msr=1), *(hashed(other=register) for register in (
+                  x86.UC_X86_REG_FPCW, x86.UC_X86_REG_ST3, x86.UC_X86_REG_XMM7, x86.UC_X86_REG_MXCSR)),
               hashed(device=2), hashed(device=b"\x01"), hashed(device=(1, [b"\x02", {"deep": True}]))]
     assert len(set(hashes)) == len(hashes)
 

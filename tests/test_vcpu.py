@@ -64,6 +64,16 @@ def test_registers_go_both_ways(engine: str) -> None:
 
 
 @each_engine
+def test_the_floating_point_unit_at_power_on(engine: str) -> None:
+    """A guest that computes before FNINIT gets extended precision and masked exceptions, as firmware leaves them."""
+    with start("poweron", engine) as guest:
+        guest.finish()
+        control, status, mxcsr = (guest.result(index) for index in (1, 2, 3))
+        tags = guest.result(10)
+        assert (control & 0xFFFF, status & 0xFFFF, mxcsr, tags & 0xFFFF) == (0x37F, 0, 0x1F80, 0xFFFF)
+
+
+@each_engine
 @pytest.mark.parametrize("flags", [0, CF, PF_, AF, ZF, SF, OF, DF, ARITHMETIC | DF, IOPL, NT, AC, ID])
 def test_flags_go_both_ways(engine: str, flags: int) -> None:
     seen = []

@@ -23,6 +23,9 @@ from paravirt.machine.shortcuts import PortShortcuts
 DOUBLE_FAULT = 8
 STORM = 200_000  # exceptions without an instruction between them, 100 virtual ms: nothing will end it
 EFLAGS_IF = 0x200
+# What libunicorn's reset leaves at 0: as after FNINIT, which a PC's firmware has done, and SSE's exceptions masked.
+RESET_FPU = ((x86.UC_X86_REG_FPCW, 0x37F), (x86.UC_X86_REG_FPTAG, 0xFFFF), (x86.UC_X86_REG_MXCSR, 0x1F80))
+MSRS = (0x174, 0x175, 0x176, 0x1A0, 0x277, 0xC0000080)  # SYSENTER's three, MISC_ENABLE, PAT, EFER
 # Portable clock: instructions of one slice, and of one while an interrupt waits for the guest to
 # enable it. The second differ and are prime to one another, or a loop of the guest could hide from them.
 COUNT_SLICE = 5_000
@@ -52,6 +55,8 @@ class Engine:
         self._uc.ctl_exits_enabled(True)
         self._uc.ctl_set_exits([])
         self._handle: int = self._uc._uch.value
+        for register, value in RESET_FPU:
+            self._uc.reg_write(register, value)
         self.record = accel.NativeMachine(exception_ns=EXCEPTION_NS, rdtsc_ns=RDTSC_NS, gate_ns=GATE_NS,
                                          storm_limit=STORM)
         own = ctypes.addressof(self.record) + accel.NativeMachine.own_budget.offset
@@ -319,6 +324,13 @@ class Engine:
     def write_register(self, register: int, value: int) -> None:
         """Write a register with all its side effects, through the public interface."""
         self._uc.reg_write(register, value)
+
+    def other_registers(self) -> list[object]:
+        """What `CpuState` does not hold: x87 and SSE registers, and the model-specific ones that mean something."""
+        registers = [x86.UC_X86_REG_FPCW, x86.UC_X86_REG_FPSW, x86.UC_X86_REG_FPTAG, x86.UC_X86_REG_MXCSR,
+                     *range(x86.UC_X86_REG_ST0, x86.UC_X86_REG_ST7 + 1),
+                     *range(x86.UC_X86_REG_XMM0, x86.UC_X86_REG_XMM7 + 1)]
+        return [*map(self._uc.reg_read, registers), *map(self.read_msr, MSRS), int(self.record.tsc_offset)]
 
     def read_msr(self, index: int) -> int:
         """A model-specific register; 0 for one that libunicorn does not have."""
