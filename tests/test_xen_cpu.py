@@ -333,6 +333,14 @@ def test_a_data_breakpoint(engine: str) -> None:
     assert (trap.vector, trap.eip) == (1, symbol("behind_the_store"))
 
 
+@pytest.mark.parametrize("engine", ["fast", "no library in C"])
+def test_an_instruction_breakpoint(engine: str) -> None:
+    """A fault in front of the instruction, unless RF is set in the frame that returns to it, whichever iret that is."""
+    trap = only("instruction_breakpoint", engine)
+    assert (trap.vector, trap.eip) == (1, symbol("broken"))
+    assert ended("instruction_breakpoint", engine).results[0] == 3
+
+
 @pytest.mark.parametrize("entry", ["from_ring_3", "registers", "iret_delivers_at_once", "ports_with_iopl",
                                    "long_multicall", "mixed_multicall", "torn_multicall"])
 def test_all_engines_say_the_same(entry: str) -> None:

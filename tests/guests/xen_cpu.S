@@ -562,6 +562,32 @@ function data_breakpoint
 function behind_the_store
 	nop
 	jmp	finish
+function instruction_breakpoint
+	begin
+	movl	$broken, %eax
+	movl	%eax, %dr0
+	call	broken			/* translated before anybody looks for it */
+	movl	$2, %eax		/* G0 */
+	movl	%eax, %dr7
+	pushl	$1f
+	pushfl
+	orl	$0x10000, (%esp)	/* RF: not this time */
+	pushl	$RING1_CS
+	pushl	$broken
+	iret
+1:	pushl	$2f
+	pushfl
+	orl	$0x10000, (%esp)
+	pushl	$RING1_CS
+	pushl	$broken
+	pushl	$0
+	movl	$IRET, %eax
+	int	$0x82
+2:	call	broken
+	jmp	finish
+function broken
+	incl	results
+	ret
 function single_step_over_emulation
 	begin
 	pushfl
