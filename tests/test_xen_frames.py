@@ -16,6 +16,7 @@ from paravirt_xen.platform.entries import modify_l1, modify_l2, modify_l3
 from paravirt_xen.platform.errors import EBUSY, EINVAL, EPERM
 from paravirt_xen.platform.frames import L1, L2, L3, NONE, PINNED, TYPE, WRITABLE, XEN_L2
 from paravirt_xen.platform.mmuext import pin, unpin
+from paravirt_xen.platform.setup import validation_counts
 from tests.xenmemory import FRAMES, RO_FLAGS, RW_FLAGS, TABLE_FLAGS, XEN_SLOT_FIRST, FakeDomain
 
 
@@ -116,6 +117,19 @@ def test_the_tlb_is_flushed_before_a_writable_frame_becomes_a_table(domain: Fake
     assert pin(domain.frames, third, L1) == 0 and domain.flushes == before, "it has been flushed since"
     assert unpin(domain.frames, third) == 0 and pin(domain.frames, third, L2) == 0
     assert domain.flushes == before, "it was not writable in between"
+
+
+def test_validations_are_counted(domain: FakeDomain) -> None:
+    """One for each time that a frame is read through, whether it passes or not; none while it stays what it is."""
+    first = {"xen.validation.l1": len(domain.base.l1s), "xen.validation.l2": 4, "xen.validation.l3": 1}
+    assert validation_counts(domain) == first
+    mfn = read_only(domain, 100)
+    assert pin(domain.frames, mfn, L1) == 0 and domain.frames.get_type(mfn, L1) == 0
+    domain.frames.put_type(mfn)
+    assert unpin(domain.frames, mfn) == 0
+    domain.poke(mfn, 0, FRAMES << 12 | RO_FLAGS)
+    assert pin(domain.frames, mfn, L1) == EPERM and pin(domain.frames, mfn, L3) == EINVAL
+    assert validation_counts(domain) == {**first, "xen.validation.l1": len(domain.base.l1s) + 2, "xen.validation.l3": 2}
 
 
 def test_pins(domain: FakeDomain) -> None:

@@ -97,12 +97,13 @@ class Xen(Backend):
     def paravirt_build_guest(self, guest: Guest) -> None:
         from paravirt_xen.platform.native import attach_native
         from paravirt_xen.platform.services import attach_services
-        from paravirt_xen.platform.setup import take_memory
+        from paravirt_xen.platform.setup import take_memory, validation_counts
         from paravirt_xen.platform.start import start
 
         domain = self.builder.build()
         guest.machine_frame = domain.p2m.__getitem__
         take_memory(domain)
+        guest.more_counts.append(lambda: validation_counts(domain))
         attach_services(domain, cast("XenOptions", guest.options).steal)
         start(self.builder)
         attach_native(self.domain)

@@ -42,14 +42,13 @@ class Frames:
     :param code_pages: a byte a frame, not 0 if code was translated from it; None where that is not known.
     :param invalidate: forgets code translated from [start, end) of machine memory.
     :param flush: flushes the whole TLB.
-    :ivar owners: 0, DOMAIN or SPECIAL.
-    :ivar info: type and flags.
+    :ivar owners: 0, DOMAIN or SPECIAL. :ivar info: type and flags.
     :ivar counts: uses of the type; of what is no table, writable mappings.
     :ivar refs: references of any kind: entries that map the frame, pins, the CPU, descriptor tables.
-    :ivar stamps: `clock` when the last writable mapping went.
-    :ivar clock: one word, the number of whole TLB flushes.
+    :ivar stamps: `clock` when the last writable mapping went. :ivar clock: one word, the number of whole TLB flushes.
     :ivar first_xen_slot: from here on, entries of the L2 table of the top gigabyte are the hypervisor's, which
         `install_xen_slots` writes.
+    :ivar validations: how often a frame was looked through to become of a type, by type.
     :ivar linear: tables of level 2 that stand in others as if of level 1: how many it has (> 0), in how many (< 0).
     """
 
@@ -60,7 +59,7 @@ class Frames:
         self._invalidate, self._flush = invalidate, flush
         self.owners, self.info = bytearray(total), bytearray(total)
         self.counts, self.refs, self.stamps = (array("I", bytes(4 * total)) for _ in range(3))
-        self.clock = array("I", (1,))
+        self.clock, self.validations = array("I", (1,)), [0] * (TYPE + 1)
         self.linear: dict[int, int] = {}
         self.first_xen_slot = 512
         self.install_xen_slots: Callable[[int], None] = lambda mfn: None
@@ -168,6 +167,7 @@ class Frames:
 
     def _promote(self, mfn: int, wanted: int) -> int:
         kind = wanted & TYPE
+        self.validations[kind] += 1
         if kind == L1:
             return self._promote_l1(mfn)
         if kind == L2:
