@@ -9,6 +9,7 @@ Ref: Intel SDM vol. 2A, HLT; vol. 3A, 17.17 (time-stamp counter).
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -101,6 +102,16 @@ def test_engines_come_and_go() -> None:
     with open("/proc/self/statm") as file:
         pages = int(file.read().split()[0])
     assert pages * 4096 < 8 << 30, "each engine has 128 MB of address space for translated code"
+
+
+def test_one_that_nobody_closes_is_forgotten() -> None:
+    """The next one may get its memory, and must not be taken for it."""
+    for number in range(300):
+        Machine(MEMORY)
+        if number % 50 == 0:
+            gc.collect()
+    with machine() as made:
+        assert not made.engine.seams.missing
 
 
 # ---------------------------------------------------------------------- time

@@ -97,6 +97,7 @@ class Accelerator:
     def __init__(self, library: Library, uc: int, state: LiveState, record: NativeMachine) -> None:
         self._library, self._uc, self._state, self.record = library, uc, state, record
         self._calls: Calls | None = None
+        self._registered = False
         path = Path(__file__).resolve().parent.parent / "data" / "accel.so"
         if platform.machine() != "x86_64" or platform.system() != "Linux" or not path.exists():
             raise Unavailable("the native helpers are built for x86-64 Linux only")
@@ -120,13 +121,23 @@ class Accelerator:
         self._override_got("cpu_abort_x86_64", "pv_abort")
         if self._so.pv_register(ctypes.byref(record)):
             raise Unavailable("too many machines in one process")
+        self._registered = True
 
     def close(self) -> None:
         if self._calls is not None:
             self._calls.close()
         if self.record.find_region:
             ctypes.c_uint64.from_address(self._uc + layout.UC_MEMORY_MAPPING).value = self.record.find_region
-        self._so.pv_unregister(ctypes.byref(self.record))
+        self._forget()
+
+    def _forget(self) -> None:
+        if self._registered:
+            self._registered = False
+            self._so.pv_unregister(ctypes.byref(self.record))
+
+    def __del__(self) -> None:
+        """A machine that nobody closes must not be found by one that gets its memory."""
+        self._forget()
 
     def function(self, name: str) -> int:
         """Address of a helper."""
