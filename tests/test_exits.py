@@ -162,8 +162,9 @@ def test_cpuid(engine: str) -> None:
 def test_sysenter_and_sysexit(engine: str) -> None:
     with start("exits", engine, arguments=[DEVICE]) as guest:
         guest.finish()
-        refused, back = guest.log()
+        refused, absent, back = guest.log()
         assert (refused.vector, refused.error, refused.eip) == (GP, 0, guest.symbol("bad_sysenter"))
+        assert (absent.vector, absent.eip) == (UD, guest.symbol("bad_syscall"))
         flags, esp, cs, ss, ecx, edx, in_user = guest.results(71)[64:]
         assert not flags & 0x200, "SYSENTER clears IF"
         assert (esp, cs, ss) == (TSS_STACK - 64, KERNEL_CS, KERNEL_DS)

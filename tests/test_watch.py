@@ -1,9 +1,9 @@
 """Breakpoints of the debug registers.
 
 What must hold, where the engine has them: #DB comes behind the instruction that touched what is watched, once, with
-its bit in DR6; the instruction has been done once; reads hit only what is watched for reads; what lies beside it, and
-everything after DR7 is cleared, hits nothing. A breakpoint on an instruction that was run before is a fault in front of
-it. Where the engine has them not, nothing happens.
+its bit in DR6, and behind MOV SS one instruction later; the instruction has been done once; reads hit only what is
+watched for reads; what lies beside it, and everything after DR7 is cleared, hits nothing. A breakpoint on an
+instruction that was run before is a fault in front of it. Where the engine has them not, nothing happens.
 
 Ref: Intel SDM vol. 3B, 17.2.4 (DR7), 17.3.1.2 (data breakpoints are traps).
 """
@@ -30,9 +30,9 @@ def test_data_breakpoints(engine: str, paged: bool) -> None:
         again = guest.symbol("moved") - 2  # REP: a round is an instruction
         assert [record.eip for record in hits if record.cs & 3 == 0] == [
             *(guest.symbol(name) for name in ("stored", "added", "halved", "pushed", "loaded")), again, again,
-            guest.symbol("marked")]
+            guest.symbol("marked"), guest.symbol("shadowed")]
         assert [record.eip for record in hits if record.cs & 3 == 3] == [guest.symbol("user_stored")]
-        assert guest.results(9) == [1, 1, 1, 1, 2, 1, 5, 4, 2]
+        assert guest.results(11) == [1, 1, 1, 1, 2, 1, 5, 4, 2, 1, 1]
         assert guest.ram.words[0x200104 // 4] == 1
 
 

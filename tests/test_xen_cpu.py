@@ -126,8 +126,8 @@ each_engine = pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(("entry", "vector", "error"), [
     ("divide_error", 0, NONE), ("breakpoint", 3, NONE), ("undefined", 6, NONE), ("page_fault", 14, 2),
     ("selector_fault", 13, 0x1234), ("no_handler", 13, 0x92 * 8 + 2), ("sysenter_instruction", 13, 0),
-    ("forced_prefix_alone", 6, NONE), ("unknown_msr", 13, 0), ("forbidden_cr0", 13, 0), ("port_without_iopl", 13, 0),
-    ("cli_without_iopl", 13, 0), ("nested_task_iret", 10, 0),
+    ("syscall_instruction", 6, NONE), ("forced_prefix_alone", 6, NONE), ("unknown_msr", 13, 0),
+    ("forbidden_cr0", 13, 0), ("port_without_iopl", 13, 0), ("cli_without_iopl", 13, 0), ("nested_task_iret", 10, 0),
 ])  # fmt: skip
 def test_exceptions_in_ring_1(entry: str, vector: int, error: int, engine: str) -> None:
     trap = only(entry, engine)
@@ -147,6 +147,7 @@ def test_the_faulting_instruction_is_where_eip_says(engine: str) -> None:
     assert image.read(trap.eip, 2) == b"\xcd\x92"
     assert image.read(only("breakpoint", engine).eip - 1, 1) == b"\xcc"
     assert image.read(only("sysenter_instruction", engine).eip, 2) == b"\x0f\x34"
+    assert image.read(only("syscall_instruction", engine).eip, 2) == b"\x0f\x05"
     assert image.read(only("forced_prefix_alone", engine).eip, 5) == b"\x0f\x0bxen"
 
 

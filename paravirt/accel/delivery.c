@@ -94,7 +94,7 @@ void pv_intr(void *uc, uint32_t vector, struct machine *m)
 	uint64_t eip = ENV64(m, ENV_EIP);
 
 	vector &= 0xff;
-	m->watch_again = 0;
+	pv_watch_forget(m);
 	if (m->external && vector >= VECTOR_TS && vector <= VECTOR_GP)
 		ENV32(m, ENV_ERROR_CODE) |= ERROR_EXT;
 	m->external = 0;
@@ -140,12 +140,7 @@ int pv_exec_interrupt(void *cpu, int request)
 	struct machine *m = machine_of_cpu(cpu);
 	int vector;
 
-	if (m->watch_hit)
-		pv_watch_trap(m);
-	if (!(request & INTERRUPT_HARD))
-		return m->exec_interrupt(cpu, request);
-	const struct platform *p = m->platform;
-	if (ENV32(m, ENV_HFLAGS) & HFLAGS_SHADOW) {
+	if (ENV32(m, ENV_HFLAGS) & HFLAGS_SHADOW && (m->watch_hit || request & INTERRUPT_HARD)) {
 		/* The shadow is one instruction long, and the block with it goes on without coming back here. */
 		if (*m->budget > 1) {
 			m->end -= *m->budget - 1;
@@ -153,6 +148,11 @@ int pv_exec_interrupt(void *cpu, int request)
 		}
 		return 0;
 	}
+	if (m->watch_hit)
+		pv_watch_trap(m);
+	if (!(request & INTERRUPT_HARD))
+		return m->exec_interrupt(cpu, request);
+	const struct platform *p = m->platform;
 	if (!(p && p->interruptible ? p->interruptible(m) : (flags(m) & EFLAGS_IF) != 0))
 		return 0;
 	*(uint32_t *)(m->cpu + CPU_INTERRUPT_REQUEST) &= ~(uint32_t)INTERRUPT_HARD;

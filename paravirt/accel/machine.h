@@ -160,6 +160,7 @@ struct platform {
 
 /* watch.c */
 void pv_watch_trap(struct machine *m);
+void pv_watch_forget(struct machine *m);
 
 /* inline.c */
 uint32_t pv_inlined(const uint8_t *after, const struct machine *m);

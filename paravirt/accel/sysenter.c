@@ -11,7 +11,7 @@ enum {
 	SEGMENT_BYTES = 24, CS = 1, SS = 2, DS = 3, ES = 0,
 	FLAT_CODE = 0x00cf9b00, FLAT_DATA = 0x00cf9300,	/* descriptor high words: ring 0, present, accessed, 4 GiB */
 	HFLAGS_CS32 = 1 << 4, HFLAGS_SS32 = 1 << 5, HFLAGS_ADDSEG = 1 << 6,
-	EFLAGS_RF = 1 << 16, SYSENTER_BYTES = 2,
+	EFLAGS_RF = 1 << 16, SYSENTER_BYTES = 2, VECTOR_UD = 6,
 };
 
 struct segment { uint32_t selector, pad; uint64_t base; uint32_t limit, high; };
@@ -42,4 +42,11 @@ void pv_sysenter(void *uc, struct machine *m)
 	ENV64(m, ENV_ESP) = *(uint32_t *)(m->env + m->sysenter + 8);
 	ENV64(m, ENV_EIP) = (uint32_t)(*(uint32_t *)(m->env + m->sysenter + 16) - SYSENTER_BYTES);
 	m->sysenters++;
+}
+
+/* SYSCALL: libunicorn leaves it out, too. This CPU has none, whatever EFER says. */
+void pv_syscall(void *uc, struct machine *m)
+{
+	(void)uc;
+	m->raise_exception(m->env, VECTOR_UD, 0, 0);
 }

@@ -5,6 +5,8 @@
  *
  * A data breakpoint is a trap: the instruction ends, then #DB comes. The access leaves the block and has its
  * instruction run again in a block of its own; at the boundary behind it #DB is raised.
+ * Behind MOV SS it comes one instruction later; if that one faults, DR6 alone tells of it. (A CPU raises it in the
+ * first instruction of the handler, which hypervisors and kernels take pains to ignore.)
  * Breakpoints on instructions are libunicorn's own.
  *
  * Ref: Intel SDM vol. 3B, 17.2.4, 17.2.5 (DR7, breakpoint fields), 17.3.1.2 (data breakpoints).
@@ -14,7 +16,7 @@
 
 enum { DATA_WRITE = 1, DATA_ACCESS = 3, MEM_READ = 1, MEM_WRITE = 2, BREAKPOINTS = 4, ONE_INSTRUCTION = 1 };
 enum { VECTOR_DB = 1, ENV_DR = 5400, DR6 = 6, DR7 = 7 };
-enum { CPU_NEXT_CFLAGS = 24, INTERRUPT_EXIT_BLOCK = 4 };
+enum { CPU_NEXT_CFLAGS = 24, INTERRUPT_WATCH = 8 };	/* CPU_INTERRUPT_TGT_EXT_0, which nobody else has a use for */
 
 /* The machine, if it wants its breakpoints: others of this process go on without. */
 static struct machine *machine_that_watches(const void *cpu)
@@ -77,17 +79,29 @@ void pv_watch_check(void *cpu, uint64_t address, uint64_t length, uint32_t attri
 		m->loop_exit_restore(cpu, ra);
 	}
 	m->watch_hit |= hit;
-	*(uint32_t *)(m->cpu + CPU_INTERRUPT_REQUEST) |= INTERRUPT_EXIT_BLOCK;
+	*(uint32_t *)(m->cpu + CPU_INTERRUPT_REQUEST) |= INTERRUPT_WATCH;
 	*(uint16_t *)(m->env + ENV_EXIT_REQUEST + 2) = 0xffff;
+}
+
+/* What was hit goes to DR6. */
+static void take(struct machine *m)
+{
+	ENV64(m, ENV_DR + 8 * DR6) = (ENV64(m, ENV_DR + 8 * DR6) & ~(uint64_t)0xf) | m->watch_hit;
+	m->watch_hit = m->watch_again = 0;
+	*(uint32_t *)(m->cpu + CPU_INTERRUPT_REQUEST) &= ~(uint32_t)INTERRUPT_WATCH;
+}
+
+/* An exception: the instruction that was to be done again, or that #DB waited for, is not done. */
+void pv_watch_forget(struct machine *m)
+{
+	m->watch_again = 0;
+	if (m->watch_hit)
+		take(m);
 }
 
 /* At a block boundary: #DB for what was hit in the instruction before. Leaves by longjmp. */
 void pv_watch_trap(struct machine *m)
 {
-	uint64_t hit = m->watch_hit;
-
-	m->watch_hit = m->watch_again = 0;
-	*(uint32_t *)(m->cpu + CPU_INTERRUPT_REQUEST) &= ~(uint32_t)INTERRUPT_EXIT_BLOCK;
-	ENV64(m, ENV_DR + 8 * DR6) = (ENV64(m, ENV_DR + 8 * DR6) & ~(uint64_t)0xf) | hit;
+	take(m);
 	m->raise_exception(m->env, VECTOR_DB, 0, 0);
 }

@@ -112,6 +112,7 @@ class Callbacks:
         invalid: Any = self.keep(INSN(self._invalid))
         rdtsc: Any = self.keep(INSN(self._rdtsc))
         sysenter: Any = self.keep(SYSENTER(self._sysenter))
+        syscall: Any = self.keep(SYSENTER(self._syscall))
         acknowledge = self.keep(ctypes.CFUNCTYPE(ctypes.c_int)(self._acknowledge))
         self.acknowledge_pointer = ctypes.cast(acknowledge, Pointer)
         self.port_check_pointer = ctypes.cast(self.keep(PORT_CHECK(self._port_allowed)), Pointer)
@@ -122,7 +123,7 @@ class Callbacks:
             intr, invalid = accelerator.function("pv_intr"), accelerator.function("pv_invalid")
             port_in, port_out = accelerator.function("pv_port_in"), accelerator.function("pv_port_out")
             record.python_sysenter = ctypes.cast(sysenter, Pointer)
-            sysenter = accelerator.function("pv_sysenter")
+            sysenter, syscall = accelerator.function("pv_sysenter"), accelerator.function("pv_syscall")
             if block_clock:
                 rdtsc = accelerator.function("pv_rdtsc")
         library.hook(handle, const.UC_HOOK_INTR, intr, user)
@@ -130,7 +131,7 @@ class Callbacks:
         for callback, instruction in (
             (port_in, x86.UC_X86_INS_IN), (port_out, x86.UC_X86_INS_OUT), (rdtsc, x86.UC_X86_INS_RDTSC),
             (self.keep(INSN(self._cpuid)), x86.UC_X86_INS_CPUID),
-            (sysenter, x86.UC_X86_INS_SYSENTER),
+            (sysenter, x86.UC_X86_INS_SYSENTER), (syscall, x86.UC_X86_INS_SYSCALL),
         ):
             library.hook(handle, const.UC_HOOK_INSN, callback, user, instruction)
         self._check_ports, self._block_clock = accelerator is None, block_clock
@@ -259,6 +260,13 @@ class Callbacks:
             state.store()
         except BaseException as error:
             self.fail(error)
+
+    def _syscall(self, uc: int, user: int) -> None:
+        """An instruction that this CPU has not, and libunicorn goes on behind."""
+        self._invalid(uc, user)
+        self._state.load()
+        self._state.quads[layout.EIP] = (self._state.quads[layout.EIP] - SYSENTER_BYTES) & 0xFFFFFFFF
+        self._state.store()
 
     # ------------------------------------------------------------------ memory-mapped I/O
 

@@ -193,6 +193,9 @@ function no_handler
 function sysenter_instruction
 	begin
 	sysenter
+function syscall_instruction
+	begin
+	syscall
 function forced_prefix_alone
 	begin
 	ud2

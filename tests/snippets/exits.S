@@ -4,7 +4,7 @@
  */
 #include "kernel.inc"
 
-	.globl	main, bad_sysenter, sysenter_from, sysenter_here, sysexit_to
+	.globl	main, bad_sysenter, bad_syscall, sysenter_from, sysenter_here, sysexit_to
 main:
 	mov	ARG(0), %esi
 	mov	(%esi), %eax
@@ -47,6 +47,9 @@ main:
 	try	1f			/* #GP(0): the MSRs say nothing */
 bad_sysenter:
 	sysenter
+1:	try	1f			/* #UD */
+bad_syscall:
+	syscall
 1:	xor	%edx, %edx
 	mov	$0x174, %ecx
 	mov	$KERNEL_CS, %eax

@@ -9,7 +9,7 @@
 #define NEAR		0x200104
 #define BYTE		0x200203
 
-	.globl	main, stored, added, halved, pushed, loaded, moved, user_stored, marked
+	.globl	main, stored, added, halved, pushed, loaded, moved, user_stored, marked, shadowed
 	.macro	clear
 	mov	%dr6, %eax
 	and	$0xf, %eax
@@ -73,6 +73,22 @@ broken:	clear
 	mov	%eax, %dr7
 	call	marked			/* nothing */
 	mov	%ebx, RESULTS(, %ebp, 4)
+	inc	%ebp
+	mov	%ss, WATCHED
+	mov	$0xf0001, %eax		/* DR0: any access to 4 bytes */
+	mov	%eax, %dr7
+	mov	WATCHED, %ss		/* #DB one instruction later */
+	nop
+shadowed:
+	clear
+	try	faulted
+	mov	WATCHED, %ss
+	ud2				/* #UD; DR6 alone tells of the rest */
+faulted:
+	clear
+	xor	%eax, %eax
+	mov	%eax, %dr7
+	movl	$5, WATCHED
 	done
 marked:	nop
 	lea	1(%esi, %ebx), %ebx
