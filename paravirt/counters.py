@@ -44,10 +44,10 @@ class OpCounters:
     def _count(self, address: int, name: str) -> None:
         if self.enabled and address not in self._at:
             self._at[address] = name
-            self._engine.count_at(address)
+            self._engine.code.count_at(address)
 
     def counts(self) -> Counter[str]:
         total: Counter[str] = Counter()
         for address, name in self._at.items():
-            total[name] += self._engine.counted(address)
+            total[name] += self._engine.code.counted(address)
         return +total

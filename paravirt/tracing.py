@@ -65,7 +65,7 @@ class Tracer:
         if address in self._watched:
             return
         self._watched.add(address)
-        self._machine.engine.on_code(address, lambda: self._op(info, site))
+        self._machine.engine.code.on(address, lambda: self._op(info, site))
 
     def _op(self, info: OpInfo, site: int | None) -> None:
         """:param site: the call site that holds the op's code; None: it was called, and the stack holds the caller."""

@@ -299,10 +299,10 @@ def hashed(engine: str = "fast", **changes: object) -> str:
             elif name == "flags":
                 guest.vcpu.eflags |= 1
             elif name == "msr":
-                guest.machine.engine.write_msr(0x175, 0x1234)
+                guest.machine.engine.registers.write_msr(0x175, 0x1234)
             elif name == "other":
                 assert isinstance(value, int)
-                guest.machine.engine.write_register(value, 1)
+                guest.machine.engine.registers.write(value, 1)
             else:
                 guest.vcpu.set_reg(layout.EDI, 0x1234)
         return guest.machine.state_hash()

@@ -228,9 +228,9 @@ def test_counters(engine: str) -> None:
     with start("spin", engine, arguments=[6, 1000, 100]) as guest:
         labels = [guest.symbol(name) for name in ("counted", "counted_twice", "main", "forever")]
         for address in labels:
-            guest.machine.engine.count_at(address)
+            guest.machine.engine.code.count_at(address)
         guest.finish()
-        assert [guest.machine.engine.counted(address) for address in labels] == [1000, 2, 1, 0]
+        assert [guest.machine.engine.code.counted(address) for address in labels] == [1000, 2, 1, 0]
         assert guest.machine.state_hash() == before, "counting changes nothing"
 
 

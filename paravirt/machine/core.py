@@ -256,7 +256,7 @@ class Machine:
                      *quads[layout.DR : layout.DR + 8], self.engine.now()]
         segments = [self.vcpu.segment(index) for index in range(6)]
         tables = [self.vcpu.table(at) for at in (layout.LDTR, layout.TR, layout.GDTR, layout.IDTR)]
-        others = self.engine.other_registers()
+        others = self.engine.registers.all()
         digest.update(json.dumps([[int(r) for r in registers], segments, tables, others]).encode())
         digest.update(json.dumps(self.device_state(), sort_keys=True, default=_plain).encode())
         for page, contents in self.ram.contents():

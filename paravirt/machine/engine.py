@@ -14,18 +14,17 @@ from typing import Any
 
 from paravirt.machine import accel, layout
 from paravirt.machine.callbacks import EXCEPTION_NS, GATE_NS, GP, RDTSC_NS, Callbacks, Handlers
+from paravirt.machine.codehooks import CodeHooks
 from paravirt.machine.halts import Halts
-from paravirt.machine.library import CODE, EngineError, Library, const, unicorn, x86
+from paravirt.machine.library import EngineError, Library, const, unicorn, x86
 from paravirt.machine.ram import PAGE, Ram
+from paravirt.machine.registers import OtherRegisters
 from paravirt.machine.seams import TRANSLATION_BUFFER, Seams
 from paravirt.machine.shortcuts import PortShortcuts
 
 DOUBLE_FAULT = 8
 STORM = 200_000  # exceptions without an instruction between them, 100 virtual ms: nothing will end it
 EFLAGS_IF = 0x200
-# What libunicorn's reset leaves at 0: as after FNINIT, which a PC's firmware has done, and SSE's exceptions masked.
-RESET_FPU = ((x86.UC_X86_REG_FPCW, 0x37F), (x86.UC_X86_REG_FPTAG, 0xFFFF), (x86.UC_X86_REG_MXCSR, 0x1F80))
-MSRS = (0x174, 0x175, 0x176, 0x1A0, 0x277, 0xC0000080)  # SYSENTER's three, MISC_ENABLE, PAT, EFER
 # Portable clock: instructions of one slice, and of one while an interrupt waits for the guest to
 # enable it. The second differ and are prime to one another, or a loop of the guest could hide from them.
 COUNT_SLICE = 5_000
@@ -55,8 +54,6 @@ class Engine:
         self._uc.ctl_exits_enabled(True)
         self._uc.ctl_set_exits([])
         self._handle: int = self._uc._uch.value
-        for register, value in RESET_FPU:
-            self._uc.reg_write(register, value)
         self.record = accel.NativeMachine(exception_ns=EXCEPTION_NS, rdtsc_ns=RDTSC_NS, gate_ns=GATE_NS,
                                          storm_limit=STORM)
         own = ctypes.addressof(self.record) + accel.NativeMachine.own_budget.offset
@@ -65,7 +62,6 @@ class Engine:
         self.interrupt_pending = False
         self._delivered = 0
         self._waiting_slice = 0
-        self._counters: dict[int, ctypes.c_uint64] = {}
         self._halt = False
         self._virtual_flag: memoryview | None = None
         self.seams = Seams(self._library, self._uc, ram, self.record, disabled)
@@ -80,7 +76,9 @@ class Engine:
         self.fail, self.keep = self._callbacks.fail, self._callbacks.keep
         self.on_stop: Callable[[], None] = lambda: None  # a platform's C may have put something off
         self.step_over: Callable[[int], int] | None = None
-        self._halts = Halts(self.state, ram, self.code_hook)
+        self.registers = OtherRegisters(self._uc, self.state, self.record)
+        self.code = CodeHooks(self._library, self._handle, self._callbacks, self.seams)
+        self._halts = Halts(self.state, ram, self.code.hook)
 
     def connect(self, handlers: Handlers) -> None:
         """Say who answers the exits; before the first `run`."""
@@ -272,28 +270,7 @@ class Engine:
         callbacks.handlers.exception(GP, 0, False)
         state.store()
 
-    # ------------------------------------------------------------------ code hooks
-
-    def code_hook(self, callback: Any, begin: int, end: int, user: int | None = None) -> None:
-        """Have `callback` (a C function's address, or a `library.CODE`) called before each instruction that begins
-        at a virtual address from `begin` to `end`."""
-        kept = self._callbacks.keep(callback)
-        self._library.hook(self._handle, const.UC_HOOK_CODE, kept, user, begin=begin, end=end)
-
-    def count_at(self, address: int) -> None:
-        """Count how often the instruction at virtual `address` begins; see `counted`."""
-        if address in self._counters:
-            return
-        counter = self._counters[address] = ctypes.c_uint64()
-        accelerator = self.seams.accelerator
-        if accelerator is not None:
-            callback: Any = accelerator.function("pv_count")
-        else:
-            def count(_uc: int, _address: int, _size: int, _user: int) -> None:
-                counter.value += 1
-
-            callback = CODE(count)
-        self.code_hook(callback, address, address, ctypes.addressof(counter))
+    # ------------------------------------------------------------------ the rest
 
     def count_modes(self) -> None:
         """Count instructions of user mode from now on; before the first `run`. Nothing without the block clock."""
@@ -302,55 +279,6 @@ class Engine:
     def user_instructions(self) -> int | None:
         """Instructions run in ring 3; None if they are not counted."""
         return int(self.record.user) if self.record.count_modes else None
-
-    def on_code(self, address: int, seen: Callable[[], None]) -> None:
-        """Call `seen` each time the instruction at virtual `address` is about to run. It may look, not change."""
-        def hook(_uc: int, _address: int, _size: int, _user: int) -> None:
-            self.state.load()
-            try:
-                seen()
-            except BaseException as error:
-                self.fail(error)
-
-        callback = self._callbacks.keep(CODE(hook))
-        self._library.hook(self._handle, const.UC_HOOK_CODE, callback, None, begin=address, end=address)
-
-    def counted(self, address: int) -> int:
-        """How often since `count_at`."""
-        return self._counters[address].value
-
-    # ------------------------------------------------------------------ the rest
-
-    def write_register(self, register: int, value: int) -> None:
-        """Write a register with all its side effects, through the public interface."""
-        self._uc.reg_write(register, value)
-
-    def other_registers(self) -> list[object]:
-        """What `CpuState` does not hold: x87 and SSE registers, and the model-specific ones that mean something."""
-        registers = [x86.UC_X86_REG_FPCW, x86.UC_X86_REG_FPSW, x86.UC_X86_REG_FPTAG, x86.UC_X86_REG_MXCSR,
-                     *range(x86.UC_X86_REG_ST0, x86.UC_X86_REG_ST7 + 1),
-                     *range(x86.UC_X86_REG_XMM0, x86.UC_X86_REG_XMM7 + 1)]
-        return [*map(self._uc.reg_read, registers), *map(self.read_msr, MSRS), int(self.record.tsc_offset)]
-
-    def read_msr(self, index: int) -> int:
-        """A model-specific register; 0 for one that libunicorn does not have."""
-        record = self.record
-        checked, record.msrs = record.msrs, 0  # it goes through the guest's helper, which must not raise #GP here
-        try:
-            return int(self._uc.msr_read(index))
-        finally:
-            record.msrs = checked
-
-    def write_msr(self, index: int, value: int) -> None:
-        """A model-specific register; what libunicorn does not have is dropped."""
-        record = self.record
-        checked, record.msrs = record.msrs, 0
-        try:
-            self.state.store()
-            self._uc.msr_write(index, value)
-            self.state.load()
-        finally:
-            record.msrs = checked
 
     def internal_address(self, name: str) -> int:
         """Address of one of libunicorn's own i386 functions; :raises AttributeError: there is none."""
@@ -396,6 +324,7 @@ class Engine:
         self.clock[0], self.budget = self.budget[0], self.clock
         self.record.budget = ctypes.addressof(self.record) + accel.NativeMachine.own_budget.offset
         self.seams.close()
+        self.registers.close()
         self._uc = None
         self._virtual_flag = None
         self._callbacks.close()

@@ -33,7 +33,7 @@ class StubCounter:
         self._stubs = stubs = Stubs(ctypes.addressof(engine.record), base)
         accelerator = engine.seams.accelerator
         if accelerator is not None:
-            engine.code_hook(accelerator.function("pv_stub"), base, base + STUB_BYTES * number - 1,
+            engine.code.hook(accelerator.function("pv_stub"), base, base + STUB_BYTES * number - 1,
                              ctypes.addressof(stubs))
             return
 
@@ -41,7 +41,7 @@ class StubCounter:
             stubs.counts[(address - base) // STUB_BYTES] += 1
             engine.refund(1)
 
-        engine.code_hook(CODE(count), base, base + STUB_BYTES * number - 1)
+        engine.code.hook(CODE(count), base, base + STUB_BYTES * number - 1)
 
     def step_over(self, address: int) -> None:
         """Count the stub at `address`, which is not run."""
@@ -65,7 +65,7 @@ def call_at(engine: Engine, address: int, function: Callable[[], None]) -> None:
         except BaseException as error:
             engine.fail(error)
 
-    engine.code_hook(CODE(reached), address, address)
+    engine.code.hook(CODE(reached), address, address)
 
 
 Leaf = Callable[[int, int, int, int], int]

@@ -95,16 +95,16 @@ class Vcpu:
     def set_cr(self, index: int, value: int) -> None:
         """Load CR0, CR3 or CR4 as MOV does, TLB flush included."""
         self.state.store()
-        self.engine.write_register(_CONTROL[index], value & 0xFFFFFFFF)
+        self.engine.registers.write(_CONTROL[index], value & 0xFFFFFFFF)
         self.state.load()
 
     def msr(self, index: int) -> int:
         """A model-specific register of the engine; 0 for one that it does not have."""
-        return self.engine.read_msr(index)
+        return self.engine.registers.read_msr(index)
 
     def set_msr(self, index: int, value: int) -> None:
         """Store a model-specific register of the engine; one that it does not have is dropped."""
-        self.engine.write_msr(index, value)
+        self.engine.registers.write_msr(index, value)
 
     def debug_register(self, index: int) -> int:
         """DR0 to DR3, DR6 or DR7."""

@@ -63,12 +63,12 @@ def _count_in_the_rom(m: Monitor) -> None:
         if m.active and not begun:
             begun.append(True)
             for entry in entries.values():
-                engine.count_at(m.base + entry)
+                engine.code.count_at(m.base + entry)
 
     def counts() -> dict[str, int]:
         if not begun:
             return {}
-        found = {f"vmi.call.{name}": engine.counted(m.base + entry) for name, entry in entries.items()}
+        found = {f"vmi.call.{name}": engine.code.counted(m.base + entry) for name, entry in entries.items()}
         return {name: count for name, count in found.items() if count}
 
     begun: list[bool] = []
