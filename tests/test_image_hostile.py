@@ -80,3 +80,21 @@ def test_damaged_images(good: bytes, draws: st.DataObject) -> None:
 def test_random_symbols(records: bytes, strings: bytes) -> None:
     table = SymbolTable.from_elf(records, strings)
     assert table.nearest(0x1000) is not None and len(table) <= len(records) // 16
+
+
+STRINGS = b"\0pv_mmu_ops\0mmu_ops\0ops\0_start\0.Lops\0s" + b"x" * 600
+
+
+@given(st.lists(st.tuples(places(len(STRINGS) + 4), st.sampled_from([0, 0x1000, 0xC0001000]), st.integers(0, 4),
+                          st.sampled_from([0, 1, 2, 0x10, 0x11, 0x12, 3, 0x23]), st.just(0),
+                          st.sampled_from([0, 1, 0xFFF1])), max_size=12))
+def test_a_name_is_found_as_in_the_whole_table(records: list[tuple[int, ...]]) -> None:
+    """Looking for one name in the raw strings gives what decoding all of them gives."""
+    packed = b"".join(struct.pack("<IIIBBH", *record) for record in records)
+    whole = SymbolTable.from_elf(packed, STRINGS)
+    names = [*whole.names, "ops", "mmu_ops", "pv_mmu_ops", "s", "x", "absent"]
+    for name in names:
+        found = whole._by_name.get(name)
+        table = SymbolTable.from_elf(packed, STRINGS)
+        assert (table.address(name), table.size(name), name in table) == (
+            None if found is None else found.address, None if found is None else found.size, found is not None)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, KeysView
+from collections.abc import Callable, Iterable, Iterator, KeysView
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -46,6 +46,8 @@ class SymbolTable:
     def __init__(self, symbols: Iterable[Symbol] = (), start: int = 0, end: int | None = None) -> None:
         self._source = symbols
         self._start, self._end = start, end
+        self._search: Callable[[str], Iterable[Symbol]] | None = None  # by name, without reading them all
+        self._searched: dict[str, Symbol | None] = {}
 
     @classmethod
     def from_system_map(cls, path: Path) -> SymbolTable:
@@ -61,7 +63,10 @@ class SymbolTable:
 
         Damaged records are left out; this never fails.
         """
-        return cls(_ElfSymbols(records, strings), start, end)
+        table = _ElfSymbols(records, strings)
+        found = cls(table, start, end)
+        found._search = table.named
+        return found
 
     @cached_property
     def _symbols(self) -> list[Symbol]:
@@ -77,6 +82,14 @@ class SymbolTable:
                 found[symbol.name] = symbol
         return found
 
+    def _named(self, name: str) -> Symbol | None:
+        """The symbol of that name. A few are looked up in most runs, out of thousands."""
+        if self._search is None or not name.isidentifier() or not name.isascii() or len(name) >= MAX_NAME:
+            return self._by_name.get(name)  # what was decoded by way of replacement, or cut, is in this table alone
+        if name not in self._searched:
+            self._searched[name] = min(self._search(name), key=lambda symbol: (symbol.order % 2, symbol), default=None)
+        return self._searched[name]
+
     @cached_property
     def _by_address(self) -> tuple[list[int], list[str]]:
         best: dict[int, Symbol] = {}
@@ -87,12 +100,12 @@ class SymbolTable:
 
     def address(self, name: str) -> int | None:
         """The address (virtual) of `name`."""
-        symbol = self._by_name.get(name)
+        symbol = self._named(name)
         return None if symbol is None else symbol.address
 
     def size(self, name: str) -> int | None:
         """Bytes of the object or function `name`; 0 if the table does not tell."""
-        symbol = self._by_name.get(name)
+        symbol = self._named(name)
         return None if symbol is None else symbol.size
 
     def nearest(self, address: int) -> str:
@@ -123,7 +136,7 @@ class SymbolTable:
         return self._by_name.keys()
 
     def __contains__(self, name: object) -> bool:
-        return name in self._by_name
+        return isinstance(name, str) and self._named(name) is not None
 
     def __len__(self) -> int:
         return len(self._by_name)
@@ -138,11 +151,38 @@ class _ElfSymbols:
 
     def __init__(self, records: bytes, strings: bytes) -> None:
         self._records = memoryview(records)[: len(records) // ELF_SYMBOL.size * ELF_SYMBOL.size]
-        self._strings = strings
+        self._strings = strings + b"\0"
 
     def __iter__(self) -> Iterator[Symbol]:
+        return self._decode(ELF_SYMBOL.iter_unpack(self._records))
+
+    def named(self, name: str) -> Iterator[Symbol]:
+        """Those of one name. A name may be the end of a longer one: linkers share such strings."""
+        raw = name.encode("utf-8", "backslashreplace") + b"\0"
+        places, at = set(), self._strings.find(raw)
+        while at >= 0:
+            places.add(at)
+            at = self._strings.find(raw, at + 1)
+        for place in places:
+            index = -1
+            while (index := self._index(place, index + 1)) >= 0:
+                record = self._records[index * ELF_SYMBOL.size : (index + 1) * ELF_SYMBOL.size]
+                yield from self._decode([ELF_SYMBOL.unpack(record)])
+
+    @cached_property
+    def _name_offsets(self) -> list[int]:
+        return self._records.cast("I").tolist()[:: ELF_SYMBOL.size // 4]
+
+    def _index(self, place: int, start: int) -> int:
+        """The first record from `start` on whose name is at `place`; -1 if there is none."""
+        try:
+            return self._name_offsets.index(place, start)
+        except ValueError:
+            return -1
+
+    def _decode(self, records: Iterable[tuple[int, ...]]) -> Iterator[Symbol]:
         strings = self._strings
-        for name_at, value, size, info, _, section in ELF_SYMBOL.iter_unpack(self._records):
+        for name_at, value, size, info, _, section in records:
             kind = info & 15
             if section == SHN_UNDEF or kind > STT_FUNC or name_at >= len(strings):
                 continue
