@@ -27,7 +27,7 @@ from tests.snippet import Guest, start
 SCRIPT, ANSWERS = 0x80000, 0xC0000
 WRITE, READ, WAIT = 1, 2, 3
 COM1, IER, FCR, LCR, MCR, LSR = 0x3F8, 0x3F9, 0x3FA, 0x3FB, 0x3FC, 0x3FD
-PIT, CONTROL, PORT61 = 0x40, 0x43, 0x61
+PIT, CONTROL, PORT61, POST = 0x40, 0x43, 0x61, 0x80
 Row = tuple[int, int, int, int]  # what, port, value, how often
 
 
@@ -88,6 +88,11 @@ def test_a_kernel_that_measures_its_clock() -> None:
     answers = play(script)[0].answers
     counts = struct.unpack(f"<{len(answers) // 2}H", answers)
     assert counts[0] > counts[-1] > counts[0] - 2500, "2 ms are 2386 ticks"
+
+
+def test_a_kernel_that_waits() -> None:
+    assert the_same([(WRITE, POST, 0x55, 1000), (READ, POST, 0, 1)]) == 1001
+    assert play([(WRITE, POST, 0x55, 1), (READ, POST, 0, 1)])[0].answers == b"\x55"
 
 
 @pytest.mark.parametrize(("before", "what", "read"), [
@@ -158,7 +163,7 @@ def test_a_watcher_of_exits_sees_all_of_them() -> None:
 
 
 ports = st.one_of(st.sampled_from([COM1, LSR, PIT, PIT + 2]), st.sampled_from(range(COM1, COM1 + 8)),
-                  st.sampled_from([PIT, PIT + 1, PIT + 2, CONTROL, PORT61]))
+                  st.sampled_from([PIT, PIT + 1, PIT + 2, CONTROL, PORT61, POST]))
 values = st.one_of(st.integers(0, 255), st.sampled_from([0x00, 0x30, 0x34, 0xB0, 0xB4, 0x80, 0xC0, 0x83, 0x0B, 0x1B]))
 rows = st.one_of(
     st.tuples(st.just(WRITE), ports, values, st.integers(1, 3)),

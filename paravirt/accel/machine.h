@@ -52,6 +52,9 @@ struct countdown {
 	int64_t start, count;
 	uint64_t high_next;
 };
+struct latch {
+	uint64_t value;
+};
 
 /* One per machine. Python sees the same layout as a ctypes.Structure of the same field names. */
 struct machine {
@@ -129,7 +132,8 @@ struct machine {
 	uint64_t shortcuts;		/* whether IN and OUT may be answered there */
 	struct serial_line *line;
 	struct countdown *counters[3];
-	uint32_t line_port, counter_port;
+	struct latch *post;
+	uint32_t line_port, counter_port, post_port;
 	int64_t port_ns;
 	uint64_t ports_answered;	/* exits, on the real thing */
 };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * IN and OUT that a device in Python has answered in advance: line status and data of a serial port, a counter of
- * the interval timer. A kernel that prints, or measures its clock, makes tens of thousands of them.
+ * the interval timer, the POST code. A kernel that prints, measures its clock or waits makes tens of thousands of them.
  *
  * Here an access does what the device would do, and costs and counts the same.
  *
@@ -61,6 +61,11 @@ int pv_shortcut_in(struct machine *m, uint32_t port, int size, uint32_t *value)
 		return read_status(m, value);
 	if (port - m->counter_port < COUNTERS)
 		return read_counter(m, m->counters[port - m->counter_port], value);
+	if (port == m->post_port) {
+		answered(m);
+		*value = (uint32_t)m->post->value;
+		return 1;
+	}
 	return 0;
 }
 
@@ -68,7 +73,14 @@ int pv_shortcut_out(struct machine *m, uint32_t port, int size, uint32_t value)
 {
 	struct serial_line *line = m->line;
 
-	if (!m->shortcuts || size != 1 || port != m->line_port + DATA || !line->plain || line->sent == LINE_BYTES)
+	if (!m->shortcuts || size != 1)
+		return 0;
+	if (port == m->post_port) {
+		answered(m);
+		m->post->value = value & 0xff;
+		return 1;
+	}
+	if (port != m->line_port + DATA || !line->plain || line->sent == LINE_BYTES)
 		return 0;
 	line->sent_at = answered(m);
 	line->emptied = 1;

@@ -54,8 +54,9 @@ class Memory(Protocol):
 class PcBoard:
     """The devices by name and by port. Made by `pc_board`."""
 
-    def __init__(self, pic: Pic, pit: Pit, rtc: Rtc, uart: Uart, i8042: I8042, vga: Vga) -> None:
+    def __init__(self, pic: Pic, pit: Pit, rtc: Rtc, uart: Uart, i8042: I8042, vga: Vga, post: Post) -> None:
         self.pic, self.pit, self.rtc, self.uart, self.i8042, self.vga = pic, pit, rtc, uart, i8042, vga
+        self.post = post
         self.devices: dict[str, Device] = {}
 
     def acknowledge(self) -> int:
@@ -70,7 +71,8 @@ class PcBoard:
         """What a kernel's printing and its measuring of clocks need not ask for."""
         base = {name: base for base, _, name in PORTS}
         first, second, third = (counter.countdown for counter in self.pit.counters)
-        return PortShortcuts(self.uart.line, base["com1"], (first, second, third), base["pit"])
+        return PortShortcuts(self.uart.line, base["com1"], (first, second, third), base["pit"], self.post.latch,
+                             base["post"])
 
     def state(self) -> dict[str, dict[str, object]]:
         """What each device remembers, by name; equal for two runs of the same command."""
@@ -111,7 +113,7 @@ def pc_board(
     rtc = Rtc(clock, pic.line(IRQ_RTC), epoch, memory)
     uart = Uart(clock, pic.line(IRQ_COM1), transmit)
     i8042 = I8042(pic.line(IRQ_KEYBOARD), pic.line(IRQ_AUX), lambda: reset("i8042"))
-    vga = Vga(clock)
+    vga, post = Vga(clock), Post()
     devices: dict[str, PortDevice | WidePortDevice] = {
         "pic1": pic.master,
         "pit": pit,
@@ -119,7 +121,7 @@ def pc_board(
         "port61": pit.port61,
         "i8042-command": i8042.command,
         "rtc": rtc,
-        "post": Post(),
+        "post": post,
         "port92": Port92(lambda: reset("port92")),
         "pic2": pic.slave,
         "debug-exit": DebugExit(debug_exit),
@@ -129,7 +131,7 @@ def pc_board(
         "pm1a-control": PowerOff(power_off),
         "pci": PciConfig(reset=lambda: reset("pci")),
     }
-    board = PcBoard(pic, pit, rtc, uart, i8042, vga)
+    board = PcBoard(pic, pit, rtc, uart, i8042, vga, post)
     for base, length, name in PORTS:
         ports.claim(base, length, devices[name], name)
         board.devices[name] = devices[name]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from paravirt.machine.bus import FLOATING
+from paravirt.machine.shortcuts import Latch
 
 _A20, _FAST_RESET = 0x02, 0x01
 _SLEEP_TYPE, _SLEEP_ENABLE = 0x1C00, 0x2000
@@ -45,19 +46,19 @@ class Post:
     """Keeps the last POST code. Kernels also write here to lose a microsecond."""
 
     def __init__(self) -> None:
-        self.code = 0
+        self.latch = Latch()
 
     def read(self, offset: int) -> int:
-        return self.code
+        return self.latch.value
 
     def write(self, offset: int, value: int) -> None:
-        self.code = value
+        self.latch.value = value
 
     def state(self) -> Mapping[str, object]:
-        return {"code": self.code}
+        return {"code": self.latch.value}
 
     def reset(self) -> None:
-        self.code = 0
+        self.latch.value = 0
 
 
 class DebugExit:

@@ -86,7 +86,8 @@ class NativeMachine(ctypes.Structure):
         ("loop_exit_restore", Pointer), ("watch_again", ctypes.c_uint64), ("watch_hit", ctypes.c_uint64),
         ("check_exit_request", ctypes.c_uint64), ("inlined", ctypes.c_uint64), ("not_inlined", ctypes.c_uint64),
         ("shortcuts", ctypes.c_uint64), ("line", Pointer), ("counters", Pointer * 3),
-        ("line_port", ctypes.c_uint32), ("counter_port", ctypes.c_uint32), ("port_ns", ctypes.c_int64),
+        ("post", Pointer), ("line_port", ctypes.c_uint32), ("counter_port", ctypes.c_uint32),
+        ("post_port", ctypes.c_uint32), ("port_ns", ctypes.c_int64),
         ("ports_answered", ctypes.c_uint64),
     )
 

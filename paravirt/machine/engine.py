@@ -133,6 +133,7 @@ class Engine:
             record.line, record.line_port = ctypes.addressof(shortcuts.line), shortcuts.line_port
             record.counters[:] = [ctypes.addressof(counter) for counter in shortcuts.counters]
             record.counter_port, record.port_ns = shortcuts.counter_port, cost
+            record.post, record.post_port = ctypes.addressof(shortcuts.post), shortcuts.post_port
 
     def gate_page(self, start: int, end: int, free: int | None = None) -> None:
         """EIPs at which ``int 0x83`` of a kernel is a call of the host. From `free` on it costs the guest no time.

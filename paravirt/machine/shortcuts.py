@@ -62,16 +62,26 @@ class Countdown(ctypes.Structure):
     high_next: int
 
 
+class Latch(ctypes.Structure):
+    """``struct latch``: a register that gives back the byte that was written, and does nothing else."""
+
+    _fields_ = (("value", ctypes.c_uint64),)
+    value: int
+
+
 class PortShortcuts(NamedTuple):
     """Whose registers they are, and where.
 
-    :ivar line_port: the serial port's first; :ivar counter_port: that of the timer's first counter.
+    :ivar line_port: the serial port's first; :ivar counter_port: that of the timer's first counter; :ivar post: the
+        POST code, which kernels write to lose a microsecond.
     """
 
     line: SerialLine
     line_port: int
     counters: tuple[Countdown, Countdown, Countdown]
     counter_port: int
+    post: Latch
+    post_port: int
 
 
 def port_in(vcpu: Vcpu, port: int, size: int) -> int:
