@@ -173,8 +173,24 @@ uint32_t pv_inlined(const uint8_t *after, const struct machine *m);
 int pv_shortcut_in(struct machine *m, uint32_t port, int size, uint32_t *value);
 int pv_shortcut_out(struct machine *m, uint32_t port, int size, uint32_t value);
 
-/* registry.c: hooks that libunicorn calls with nothing but its own pointers find their machine here */
-struct machine *machine_of_cpu(const void *cpu);
-struct machine *machine_of_uc(const void *uc);
+/* registry.c: hooks that libunicorn calls with nothing but its own pointers find their machine here; most processes
+ * have one machine */
+#define MAX_MACHINES 256
+extern struct machine *pv_machines[MAX_MACHINES];
+struct machine *pv_other_machine(const void *cpu, const void *uc);
+
+static inline struct machine *machine_of_cpu(const void *cpu)
+{
+	struct machine *first = pv_machines[0];
+
+	return first && first->cpu == cpu ? first : pv_other_machine(cpu, 0);
+}
+
+static inline struct machine *machine_of_uc(const void *uc)
+{
+	struct machine *first = pv_machines[0];
+
+	return first && first->uc == uc ? first : pv_other_machine(0, uc);
+}
 
 #endif

@@ -2,16 +2,14 @@
 /* The machines of this process, by the CPU pointer that libunicorn hands to its callbacks. */
 #include "machine.h"
 
-#define MAX_MACHINES 256
-
-static struct machine *machines[MAX_MACHINES];
+struct machine *pv_machines[MAX_MACHINES];
 
 /* Called with the GIL held; a slot is published by one pointer store, so readers need no lock. */
 int pv_register(struct machine *m)
 {
 	for (int i = 0; i < MAX_MACHINES; i++)
-		if (!machines[i]) {
-			machines[i] = m;
+		if (!pv_machines[i]) {
+			pv_machines[i] = m;
 			return 0;
 		}
 	return -1;
@@ -20,23 +18,16 @@ int pv_register(struct machine *m)
 void pv_unregister(struct machine *m)
 {
 	for (int i = 0; i < MAX_MACHINES; i++)
-		if (machines[i] == m)
-			machines[i] = 0;
+		if (pv_machines[i] == m)
+			pv_machines[i] = 0;
 }
 
-struct machine *machine_of_cpu(const void *cpu)
+/* By one of the two pointers, the other NULL. */
+struct machine *pv_other_machine(const void *cpu, const void *uc)
 {
 	for (int i = 0; i < MAX_MACHINES; i++)
-		if (machines[i] && machines[i]->cpu == cpu)
-			return machines[i];
-	return 0;
-}
-
-struct machine *machine_of_uc(const void *uc)
-{
-	for (int i = 0; i < MAX_MACHINES; i++)
-		if (machines[i] && machines[i]->uc == uc)
-			return machines[i];
+		if (pv_machines[i] && (pv_machines[i]->cpu == cpu || pv_machines[i]->uc == uc))
+			return pv_machines[i];
 	return 0;
 }
 
