@@ -219,16 +219,6 @@ def test_commands_that_do_not_exist(guest: Caller) -> None:
     assert guest.evtchn(13, "II", STORE, 3) == -ENOSYS, "priorities belong to the FIFO ABI"
 
 
-def test_the_fifo_abi_is_not_there(guest: Caller) -> None:
-    """Guests try it and go on with the other; what is wrong is refused as Xen refuses it."""
-    frame = guest.domain.p2m[5]
-    assert guest.evtchn(11, "QIIB7x", frame, 0, 0, 0) == -ENOSYS
-    assert guest.evtchn(11, "QIIB7x", frame, 0, 1, 0) == -ENOENT
-    for gfn, offset in ((1 << 64) - 2, 0), (1 << 32, 0), (0x7FFFFFFF, 0), (frame, 4), (frame, 4096 - 64):
-        assert guest.evtchn(11, "QIIB7x", gfn, offset, 0, 0) == -EINVAL
-    assert guest.evtchn(12, "Q", frame) == -95, "EOPNOTSUPP"
-
-
 @pytest.mark.parametrize("command", range(14))
 def test_bad_addresses(guest: Caller, command: int) -> None:
     for address in (0, UNMAPPED, 0xFFFFFFFE):

@@ -32,7 +32,7 @@ class Audit:
     """Everything that the active tables of a domain refer to.
 
     The hypervisor itself holds a few frames writable for good: console, store, the vcpu_info where the guest has put
-    it. Of those, more references are counted than the tables have.
+    it, its queues of events. Of those, more references are counted than the tables have.
 
     :ivar types: uses of a type, by (frame, type); :ivar refs: references, by frame.
     """
@@ -48,7 +48,8 @@ class Audit:
         traps = getattr(domain, "traps", None)
         for mfn in [*domain.ldt.shown.values(), *(traps.gdt_frames if traps is not None else ())]:
             self._use(mfn, DESCRIPTORS)
-        self.held = {domain.console_mfn, domain.store_mfn, domain.vcpu_info >> 12} if traps is not None else set()
+        self.held = {domain.console_mfn, domain.store_mfn, domain.vcpu_info >> 12,
+                     *domain.events.bits.frames()} if traps is not None else set()
         self._compare()
 
     def _use(self, mfn: int, kind: int) -> None:

@@ -1,8 +1,5 @@
 """event_channel_op and its form of before 2006: from structures in guest memory to `Events`, and back.
 
-The FIFO ABI came with Xen 4.4. It is not there: init_control refuses what Xen refuses, and the rest as unknown, upon
-which guests use the two-level one.
-
 Ref: Xen public/event_channel.h; common/event_channel.c (do_event_channel_op), arch/x86/compat.c.
 """
 
@@ -15,13 +12,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from paravirt_xen.platform.channels import NR_VCPUS
 from paravirt_xen.platform.errors import EINVAL, ENOENT, ENOSYS, EOPNOTSUPP, HypercallError
 from paravirt_xen.platform.events import Events
+from paravirt_xen.platform.fifo import CONTROL_BLOCK, LINK_BITS, Fifo
 from paravirt_xen.platform.layout import PAGE
 
 if TYPE_CHECKING:
     from paravirt_xen.platform.domain import Domain
 
 SEND = 4
-CONTROL_BLOCK = 72  # struct evtchn_fifo_control_block
 COMPAT_BYTES, COMPAT_UNION = 28, 4  # struct evtchn_op: the command, then a union of the structures
 
 
@@ -60,19 +57,23 @@ def _bind_ipi(events: Events, vcpu: int, port: int) -> tuple[int, ...]:
 
 def _set_priority(events: Events, port: int, priority: int) -> None:
     events.channel(port)
-    raise HypercallError(ENOSYS, "only the FIFO ABI has priorities")
+    events.bits.set_priority(port, priority)
 
 
-def _init_control(events: Events, gfn: int, offset: int, vcpu: int, link_bits: int) -> None:
+def _init_control(events: Events, gfn: int, offset: int, vcpu: int, link_bits: int) -> tuple[int, ...]:
+    """Use the FIFO ABI from now on. There is one vcpu, so one control block."""
     if vcpu >= NR_VCPUS:
         raise HypercallError(ENOENT, f"there is no vcpu {vcpu}")
-    if offset > PAGE - CONTROL_BLOCK or offset & 7 or gfn >> 32 or not events.domain.frames.owned(gfn):
-        raise HypercallError(EINVAL, f"no control block at {offset:#x} of frame {gfn:#x}")
-    raise HypercallError(ENOSYS, "the FIFO ABI")
+    if offset > PAGE - CONTROL_BLOCK or offset & 7 or isinstance(events.bits, Fifo):
+        raise HypercallError(EINVAL, f"no control block at {offset:#x} of frame {gfn:#x}, or one more")
+    events.use(Fifo(events, gfn, offset))
+    return gfn, offset, vcpu, LINK_BITS
 
 
 def _expand_array(events: Events, gfn: int) -> None:
-    raise HypercallError(EOPNOTSUPP, "before there is a control block")
+    if not isinstance(events.bits, Fifo):
+        raise HypercallError(EOPNOTSUPP, "before there is a control block")
+    events.bits.expand(gfn)
 
 
 _PORT = struct.Struct("<I")

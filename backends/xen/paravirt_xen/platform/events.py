@@ -1,10 +1,10 @@
-"""Event channels: a domain's ports, who stands behind them, and the bits in shared_info that tell the guest.
+"""Event channels: a domain's ports, and who stands behind them.
 
-The two-level ABI: 1024 ports, a pending and a mask bit each, a selector word and two flags in the vcpu_info. The
-other end of a port is the domain itself (an IPI, a loop-back channel), the hypervisor (a VIRQ) or dom0, where two
-backends live: the store's and the console's.
+The other end of a port is the domain itself (an IPI, a loop-back channel), the hypervisor (a VIRQ) or dom0, where two
+backends live: the store's and the console's. How the guest is told is the business of twolevel.py, or of fifo.py
+once it has asked for that.
 
-Ref: Xen public/event_channel.h, public/xen.h (struct vcpu_info, VIRQ_*); common/event_channel.c, event_2l.c.
+Ref: Xen public/event_channel.h, public/xen.h (struct vcpu_info, VIRQ_*); common/event_channel.c.
 """
 
 from __future__ import annotations
@@ -12,16 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from paravirt_xen.platform.abi import (
-    DOMAIN_ID,
-    DOMID_SELF,
-    EVENT_CHANNELS,
-    EVTCHN_PENDING,
-    PENDING_SEL,
-    UPCALL_MASK,
-)
+from paravirt_xen.platform.abi import DOMAIN_ID, DOMID_SELF, EVENT_CHANNELS, PENDING_SEL, UPCALL_MASK
 from paravirt_xen.platform.channels import (
-    ANY_PORT,
     DOM0,
     INTERDOMAIN,
     IPI,
@@ -35,20 +27,28 @@ from paravirt_xen.platform.channels import (
     Status,
 )
 from paravirt_xen.platform.errors import EEXIST, EINVAL, ENOENT, ENOSPC, EPERM, ESRCH, HypercallError
+from paravirt_xen.platform.twolevel import TwoLevel
 
 if TYPE_CHECKING:
     from paravirt_xen.platform.domain import Domain
+    from paravirt_xen.platform.fifo import Fifo
 
-PAGE_WORDS = 1024
+    Bits = TwoLevel | Fifo
+
 BUCKET = 64  # ports become valid by buckets
 FIRST_BACKEND_PORT = 17  # dom0 has other channels before
 
 
 class Events:
     """
-    :ivar channels: by port; as many as are valid.
+    :ivar channels: by port; as many as are valid. :ivar bits: how the guest is told.
     :ivar kick: wakes the vcpu. :ivar polled: the port that it waits for though events are masked, ANY_PORT, or 0.
     """
+
+    bits: Bits
+    set_pending: Callable[[int], None]
+    is_pending: Callable[[int], bool]
+    is_masked: Callable[[int], bool]
 
     def __init__(self, domain: Domain) -> None:
         self.domain = domain
@@ -56,14 +56,19 @@ class Events:
         self.polled = 0
         self._ram, self._write_u32 = domain.ram, domain.ram.write_u32
         self._words, self._bytes = domain.ram.words, domain.ram.bytes
-        self._pending_word = (domain.shared + EVTCHN_PENDING) >> 2
         self.channels = [Channel() for _ in range(BUCKET)]
         self.channels[0].state = State.RESERVED
         self.virqs: dict[int, int] = {}
         self.backends: dict[int, Backend] = {}
         self.on_virq_change: Callable[[int], None] = lambda virq: None
+        self.use(TwoLevel(self))
 
     # ------------------------------------------------------------------ the bits in memory
+
+    def use(self, bits: Bits) -> None:
+        """Let the guest be told by these from now on."""
+        self.bits = bits
+        self.set_pending, self.is_pending, self.is_masked = bits.set_pending, bits.is_pending, bits.is_masked
 
     def pending_unmasked(self) -> bool:
         """Whether the guest is to get an upcall now."""
@@ -77,43 +82,6 @@ class Events:
     @upcall_mask.setter
     def upcall_mask(self, mask: bool) -> None:
         self._ram.write(self.domain.vcpu_info + UPCALL_MASK, bytes((mask,)))
-
-    def is_pending(self, port: int) -> bool:
-        return bool(self._words[self._pending_word + (port >> 5)] >> (port & 31) & 1)
-
-    def is_masked(self, port: int) -> bool:
-        return bool(self._words[self._pending_word + 32 + (port >> 5)] >> (port & 31) & 1)
-
-    def set_pending(self, port: int) -> None:
-        """An event has come: no more than a bit, so nothing if the guest has not taken the last one."""
-        words, bit = self._words, 1 << (port & 31)
-        index = self._pending_word + (port >> 5)
-        word = words[index]
-        if word & bit:
-            return
-        words[index] = word | bit
-        info, wakes = self.domain.vcpu_info >> 2, False
-        if not words[index + 32] & bit:
-            selected, bit = words[info + 1], 1 << (port >> 5)  # evtchn_pending_sel
-            if not selected & bit:
-                words[info + 1] = selected | bit
-                flags = words[info]
-                if not flags & 0xFF:
-                    words[info] = flags | 1
-                    wakes = True
-        code = self._ram.code_pages
-        if code is None or code[index // PAGE_WORDS] or code[info // PAGE_WORDS]:
-            self._ram.on_write(4 * index, 4 * index + 4)
-            self._ram.on_write(4 * info, 4 * info + 8)
-        if wakes or (self.polled and self.polled in (port, ANY_PORT)):
-            self.kick()
-
-    def _select(self, port: int) -> None:
-        at = self.domain.vcpu_info
-        selected, bit = self._words[(at + PENDING_SEL) >> 2], 1 << (port >> 5)
-        if not selected & bit:
-            self._write_u32(at + PENDING_SEL, selected | bit)
-            self.mark_pending()
 
     def mark_pending(self) -> None:
         """Set evtchn_upcall_pending, and wake the vcpu if that was clear."""
@@ -138,7 +106,7 @@ class Events:
 
     def _allocate(self) -> int:
         for port, channel in enumerate(self.channels):
-            if channel.state is State.FREE:
+            if channel.state is State.FREE and not self.bits.busy(port):
                 return port
         if len(self.channels) >= EVENT_CHANNELS:
             raise HypercallError(ENOSPC, "every port is in use")
@@ -148,11 +116,11 @@ class Events:
     def _open(self, state: State, *, vcpu: int = 0, virq: int = 0, remote: int = 0, peer: int = 0) -> int:
         port = self._allocate()
         self.channels[port] = Channel(state, vcpu, virq, remote, peer)
+        self.bits.opened(port)
         return port
 
     def _free(self, port: int) -> None:
-        index = self._pending_word + (port >> 5)
-        self._write_u32(4 * index, self._words[index] & ~(1 << (port & 31)))
+        self.bits.clear_pending(port)
         self.channels[port] = Channel()
 
     @staticmethod
@@ -281,12 +249,7 @@ class Events:
     def unmask(self, port: int) -> None:
         if self.channel(port).state in (State.FREE, State.RESERVED):
             return
-        index, bit = self._pending_word + 32 + (port >> 5), 1 << (port & 31)
-        word = self._words[index]
-        if word & bit:
-            self._write_u32(4 * index, word & ~bit)
-            if self.is_pending(port):
-                self._select(port)
+        self.bits.unmask(port)
 
     def poll(self, port: int) -> bool:
         """Whether a port that somebody polls is pending; :raises HypercallError: EINVAL: it is not open."""
@@ -298,7 +261,7 @@ class Events:
         """Every open port, and dom0's, as plain numbers."""
         ports = [(port, int(channel.state), channel.vcpu, channel.virq, channel.remote, channel.peer)
                  for port, channel in enumerate(self.channels) if channel.state is not State.FREE]
-        return ports + [(backend.port, backend.peer) for backend in self.backends.values()]
+        return ports + [(backend.port, backend.peer) for backend in self.backends.values()] + self.bits.state()
 
     def reset(self, domid: int) -> None:
         if self._domain(domid) != DOMAIN_ID:
@@ -306,3 +269,6 @@ class Events:
         for port, channel in enumerate(self.channels):
             if channel.state not in (State.FREE, State.RESERVED):
                 self.close(port)
+        if not isinstance(self.bits, TwoLevel):
+            self.bits.destroy()
+            self.use(TwoLevel(self))
