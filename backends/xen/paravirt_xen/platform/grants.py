@@ -1,9 +1,9 @@
-"""grant_table_op: the domain's grant table, as far as a domain without neighbours needs one.
+"""grant_table_op: the domain's grant table.
 
 A guest sets its table up, maps it, and offers pages to domain 0 in it; nobody takes them but the console and the
-store, which know their frames. So nothing is ever mapped or transferred here, and the calls that do that answer what
-Xen answers for a reference, a handle or a domain that does not exist. Version 1 of the table only, as with Xen's
-option "gnttab=max-ver:1".
+store, which know their frames. What it grants itself it can use (grantmap.py); nothing is ever transferred here, which
+answers what Xen answers for a domain that wants nothing. Version 1 of the table only, as with Xen's option
+"gnttab=max-ver:1".
 
 Ref: Xen common/grant_table.c, compat/grant_table.c, public/grant_table.h; tools/libs/guest/xg_dom_boot.c
 (xc_dom_gnttab_seed).
@@ -14,34 +14,43 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-from paravirt_xen.platform.abi import DOMAIN_ID, DOMID_SELF
 from paravirt_xen.platform.domain import Domain
 from paravirt_xen.platform.errors import EINVAL, ENOSYS, HypercallError, Preempted
 from paravirt_xen.platform.foreign import own_domain
-from paravirt_xen.platform.frames import WRITABLE
+from paravirt_xen.platform.grantmap import (
+    AGAIN,
+    BAD_DOMAIN,
+    BAD_PAGE,
+    BAD_REFERENCE,
+    BAD_VIRTUAL,
+    DENIED,
+    ENTRIES,
+    ENTRY,
+    GENERAL_ERROR,
+    OKAY,
+    PERMIT_ACCESS,
+    Uses,
+    copy,
+    map_reference,
+    unmap,
+    unmap_and_replace,
+)
 from paravirt_xen.platform.layout import PAGE
 
-OKAY, GENERAL_ERROR, BAD_DOMAIN, BAD_REFERENCE, BAD_HANDLE, BAD_VIRTUAL = 0, -1, -2, -3, -4, -5
-DENIED, BAD_PAGE, BAD_COPY = -8, -9, -10
 MAX_FRAMES = 64
-ENTRY = struct.Struct("<HHI")  # flags, domid, frame
-ENTRIES = PAGE // ENTRY.size
-PERMIT_ACCESS = 1
 RESERVED_CONSOLE, RESERVED_STORE = 0, 1
 VERSION = 1
 COMMAND_BITS = 16
 BATCH = 256
 SETUP_TABLE = struct.Struct("<HxxIhxxI")  # dom, nr_frames, status, frame_list
 QUERY_SIZE = struct.Struct("<HxxIIhxx")  # dom, nr_frames, max_nr_frames, status
-COPY = struct.Struct("<IHHIHHHHh")  # source (ref or frame, domid, offset), dest, len, flags, status
-COPY_BY_REFERENCE = 3
 
 
 class Grants:
     """The table. Its first frame exists from the start, with the entries of console and store."""
 
     def __init__(self, domain: Domain) -> None:
-        self.domain = domain
+        self.domain, self.uses = domain, Uses()
         self.frames: list[int] = []
         self.grow(1)
         for reference, mfn in ((RESERVED_CONSOLE, domain.console_mfn), (RESERVED_STORE, domain.store_mfn)):
@@ -71,7 +80,7 @@ def grant_table_op(domain: Domain, command: int, argument: int, count: int) -> i
     size, at, status = LISTS[command]
     now = min(count, BATCH)
     for _ in range(now):
-        answer = status(domain, domain.read(argument, size))
+        answer = status(domain, domain.read(argument, size), argument)
         domain.write(argument + at & 0xFFFFFFFF, answer.to_bytes(2, "little", signed=True))
         argument = argument + size & 0xFFFFFFFF
     if now < count:
@@ -145,17 +154,7 @@ def _get_status_frames(domain: Domain, argument: int, count: int) -> int:
 # ---------------------------------------------------------------------- lists of operations
 
 
-def _map(domain: Domain, data: bytes) -> int:
-    """Another domain's page: domain 0 has granted nothing. The guest's own entries are for others."""
-    name = int.from_bytes(data[16:18], "little")
-    return BAD_REFERENCE if name in (0, DOMAIN_ID, DOMID_SELF) else BAD_DOMAIN
-
-
-def _unmap(domain: Domain, data: bytes) -> int:
-    return BAD_HANDLE
-
-
-def _transfer(domain: Domain, data: bytes) -> int:
+def _transfer(domain: Domain, data: bytes, argument: int) -> int:
     """To give a frame to domain 0, it would have to want one."""
     mfn, name = struct.unpack_from("<IH", data)
     if not domain.frames.owned(mfn):
@@ -163,28 +162,13 @@ def _transfer(domain: Domain, data: bytes) -> int:
     return BAD_DOMAIN if name else GENERAL_ERROR
 
 
-def _copy(domain: Domain, data: bytes) -> int:
-    """Copy between frames. By reference, there is nothing to copy from or to."""
-    source, source_domain, source_at, target, target_domain, target_at, length, flags, _ = COPY.unpack_from(data)
-    if flags & COPY_BY_REFERENCE:
-        return BAD_REFERENCE
-    status = _domain_status(source_domain) or _domain_status(target_domain)
-    if status:
-        return status
-    if source_at + length > PAGE or target_at + length > PAGE:
-        return BAD_COPY
-    frames, ram = domain.frames, domain.ram
-    if not frames.owned(source) or frames.get_type(target, WRITABLE):
-        return BAD_PAGE
-    ram.write(target * PAGE + target_at, ram.read(source * PAGE + source_at, length))
-    frames.put_type(target)
-    return OKAY
-
-
-def _swap(domain: Domain, data: bytes) -> int:
-    first, second = (domain.grants.entry(reference) for reference in struct.unpack_from("<II", data))
+def _swap(domain: Domain, data: bytes, argument: int) -> int:
+    references = struct.unpack_from("<II", data)
+    first, second = (domain.grants.entry(reference) for reference in references)
     if first is None or second is None:
         return BAD_REFERENCE
+    if any(reference in domain.grants.uses.active for reference in references):
+        return AGAIN
     one, other = domain.ram.read(first, ENTRY.size), domain.ram.read(second, ENTRY.size)
     domain.ram.write(first, other)
     domain.ram.write(second, one)
@@ -200,12 +184,12 @@ SINGLE: dict[int, Single] = {
     10: _get_version,
 }
 # Size of an operation, where its status is, and what it comes to.
-LISTS: dict[int, tuple[int, int, Callable[[Domain, bytes], int]]] = {
-    0: (32, 18, _map),
-    1: (24, 20, _unmap),
+LISTS: dict[int, tuple[int, int, Callable[[Domain, bytes, int], int]]] = {
+    0: (32, 18, map_reference),
+    1: (24, 20, unmap),
     4: (16, 12, _transfer),
-    5: (24, 20, _copy),
-    7: (24, 20, _unmap),  # unmap_and_replace
+    5: (24, 20, copy),
+    7: (24, 20, unmap_and_replace),
     11: (12, 8, _swap),
 }
 

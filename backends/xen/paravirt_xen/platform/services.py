@@ -56,6 +56,7 @@ def state(domain: Domain) -> Mapping[str, object]:
     """What the services remember that is not in the domain's memory."""
     return {
         "channels": domain.events.state(),
+        "grants": domain.grants.uses.state(),
         "timers": domain.timers.state(),
         "sched": domain.sched.state(),
         "console": domain.console.state(),
