@@ -37,10 +37,15 @@ def attach_pc(guest: Guest, intr: IrqLine | None = None) -> PcBoard:
     def transmit(data: bytes) -> None:
         console.write(data, board.uart.sent_at)
 
+    def debug_output(data: bytes) -> None:
+        board.uart.settle()  # what was sent before goes before
+        console.write(data)
+
     board = pc_board(
         machine.ports, machine.timeline, intr or machine.interrupt_line, epoch=guest.epoch, memory=guest.memory,
         transmit=transmit, reset=lambda how: machine.end(End.REBOOT, f"the guest reset the machine by {how}"),
-        debug_exit=debug_exit, power_off=lambda: machine.end(End.POWEROFF, "the guest powered the machine off"))
+        debug_output=debug_output, debug_exit=debug_exit,
+        power_off=lambda: machine.end(End.POWEROFF, "the guest powered the machine off"))
     if not console.watched:
         board.uart.collect()
     machine.port_shortcuts, machine.settle = board.shortcuts(), board.uart.settle

@@ -25,7 +25,8 @@ class Pc:
         self.ports = PortBus()
         self.board = pc_board(
             self.ports, self.timeline, self._intr, epoch=epoch, memory=memory, transmit=self._transmit,
-            reset=self.events.append, debug_exit=self.events.append, power_off=lambda: self.events.append("off"),
+            reset=self.events.append, debug_output=self._transmit, debug_exit=self.events.append,
+            power_off=lambda: self.events.append("off"),
         )
 
     def _intr(self, high: bool) -> None:

@@ -41,7 +41,7 @@ ENDS = (
     Ending("power_off", "poweroff", 0, "the guest powered the machine off"),
     Ending("debug_exit", "debug-exit", 0x2A, "the guest wrote 0x2a to the debug-exit port"),
     Ending("debug_exit_zero", "debug-exit", 0, "the guest wrote 0x0 to the debug-exit port"),
-    Ending("debug_exit_long", "debug-exit", 3, "the guest wrote 0x3 to the debug-exit port"),
+    Ending("debug_exit_long", "debug-exit", 3, "the guest wrote 0x7fffff03 to the debug-exit port"),
     Ending("wraps", "debug-exit", 42, "the guest wrote 0x2a to the debug-exit port"),
     Ending("reset_i8042", "reboot", 0, "the guest reset the machine by i8042"),
     Ending("reset_port92", "reboot", 0, "the guest reset the machine by port92"),

@@ -298,3 +298,20 @@ def test_state_is_plain_repeatable_and_back_after_a_reset() -> None:
     for name in ("pic1", "pic2", "pit", "i8042", "elcr", "port61", "port92", "pci"):
         assert first.state()[name] == fresh.state()[name], name
     assert first.state()["rtc"]["ram"] == fresh.state()["rtc"]["ram"]
+
+
+# ---------------------------------------------------------------- ports that emulators have
+
+
+def test_the_debug_port_prints_and_is_found(pc: Pc) -> None:
+    """Kernels read it to see whether somebody listens; Bochs and QEMU answer with the port's number."""
+    assert pc.read(0xE9) == 0xE9
+    pc.out(0xE9, *b"hi")
+    assert (pc.sent, pc.events) == (b"hi", [])
+
+
+@pytest.mark.parametrize(("size", "value"), [(1, 0x11), (2, 0x1122), (4, 0x11223344)])
+def test_the_exit_for_tests_takes_any_width(pc: Pc, size: int, value: int) -> None:
+    pc.ports.write(0xF4, size, value)
+    assert pc.events == [value], "one access ends the run once"
+    assert pc.ports.read(0xF4, size) == (1 << 8 * size) - 1

@@ -47,7 +47,8 @@ def _devices() -> Iterable[str]:
     yield "|---|---|---|"
     with Machine(MACHINE_BYTES) as machine:
         board = pc_board(PortBus(), machine.timeline, lambda level: None, epoch=0, memory=MACHINE_BYTES,
-                         transmit=lambda data: None, reset=lambda how: None, debug_exit=lambda value: None,
+                         transmit=lambda data: None, reset=lambda how: None, debug_output=lambda data: None,
+                         debug_exit=lambda value: None,
                          power_off=lambda: None)
         for base, length, name in PORTS:
             ports = f"{base:x}h" if length == 1 else f"{base:x}h-{base + length - 1:x}h"

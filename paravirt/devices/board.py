@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from paravirt.devices.i8042 import I8042
-from paravirt.devices.misc import DebugExit, Port92, Post, PowerOff
+from paravirt.devices.misc import DebugExit, DebugOutput, Port92, Post, PowerOff
 from paravirt.devices.pci import PciConfig
 from paravirt.devices.pic import Pic
 from paravirt.devices.pit import Pit
@@ -30,7 +30,8 @@ PORTS = (
     (0x080, 1, "post"),  # POST code; kernels write here to wait
     (0x092, 1, "port92"),  # A20 gate, fast reset
     (0x0A0, 2, "pic2"),  # second 8259A: IRQ 8-15
-    (0x0F4, 1, "debug-exit"),  # where emulators put their exit for tests; no hardware is there
+    (0x0E9, 1, "debug-output"),  # where emulators print; no hardware is there
+    (0x0F4, 4, "debug-exit"),  # where emulators put their exit for tests; nor there
     (0x3C0, 32, "vga"),  # display adapter, in colour: attributes, sequencer, palette, graphics, CRT controller
     (0x3F8, 8, "com1"),  # 16550A: the console
     (0x4D0, 2, "elcr"),  # edge or level, a bit for each IRQ
@@ -94,6 +95,7 @@ def pc_board(
     memory: int,
     transmit: Callable[[bytes], None],
     reset: Callable[[str], None],
+    debug_output: Callable[[bytes], None],
     debug_exit: Callable[[int], None],
     power_off: Callable[[], None],
 ) -> PcBoard:
@@ -104,7 +106,8 @@ def pc_board(
     :param memory: bytes of RAM.
     :param transmit: called with each byte that the guest sends to the first serial port.
     :param reset: called with the name of the device that pulled the CPU's reset line.
-    :param debug_exit: called with the byte written to the debug exit.
+    :param debug_output: called with each byte that the guest writes to the debug port.
+    :param debug_exit: called with the value written to the debug exit.
     :param power_off: called when the guest switches off.
     :raises BusConflict: a port is claimed already.
     """
@@ -124,6 +127,7 @@ def pc_board(
         "post": post,
         "port92": Port92(lambda: reset("port92")),
         "pic2": pic.slave,
+        "debug-output": DebugOutput(debug_output),
         "debug-exit": DebugExit(debug_exit),
         "vga": vga,
         "com1": uart,

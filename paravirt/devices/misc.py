@@ -1,7 +1,8 @@
-"""Small registers that a PC needs: A20 gate and fast reset, POST code, exit for tests, power off.
+"""Small registers that a PC needs: A20 gate and fast reset, POST code, debug output, exit for tests, power off.
 
 Ref: IBM PS/2 Technical Reference, "System Control Port A" (92h); IBM PC/AT Technical Reference (80h);
-ACPI 5.0, section 4.8.3.2.1 (PM1 control: SLP_TYP, SLP_EN)
+ACPI 5.0, section 4.8.3.2.1 (PM1 control: SLP_TYP, SLP_EN); Bochs and QEMU for E9h (isa-debugcon) and F4h
+(isa-debug-exit), which no hardware has
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from paravirt.machine.shortcuts import Latch
 _A20, _FAST_RESET = 0x02, 0x01
 _SLEEP_TYPE, _SLEEP_ENABLE = 0x1C00, 0x2000
 _SCI_ENABLED = 0x0001
+DEBUG_OUTPUT_PRESENT = 0xE9
 
 
 class Port92:
@@ -61,19 +63,41 @@ class Post:
         self.latch.value = 0
 
 
-class DebugExit:
-    """Ends the run.
+class DebugOutput:
+    """Prints what is written, a byte at a time; reading gives E9h, by which a kernel tells that it is there.
 
-    :param end: called with the byte written.
+    :param output: called with each byte.
+    """
+
+    def __init__(self, output: Callable[[bytes], None]) -> None:
+        self._output = output
+
+    def read(self, offset: int) -> int:
+        return DEBUG_OUTPUT_PRESENT
+
+    def write(self, offset: int, value: int) -> None:
+        self._output(bytes([value]))
+
+    def state(self) -> Mapping[str, object]:
+        return {}
+
+    def reset(self) -> None:
+        """There is nothing to forget."""
+
+
+class DebugExit:
+    """Ends the run. Four bytes wide, so that a value may be given as OUT of any size.
+
+    :param end: called with the value written.
     """
 
     def __init__(self, end: Callable[[int], None]) -> None:
         self._end = end
 
-    def read(self, offset: int) -> int:
-        return FLOATING
+    def read_wide(self, offset: int, size: int) -> int:
+        return FLOATING * 0x01010101 & (1 << 8 * size) - 1
 
-    def write(self, offset: int, value: int) -> None:
+    def write_wide(self, offset: int, size: int, value: int) -> None:
         self._end(value)
 
     def state(self) -> Mapping[str, object]:

@@ -18,8 +18,16 @@ function debug_exit_zero
 1:	jmp	1b
 
 function debug_exit_long
-	movl	$0x7fffff03, %eax	/* four ports: f4h alone is claimed */
+	movl	$0x7fffff03, %eax	/* the status is the lowest byte */
 	outl	%eax, $DEBUG_EXIT
+1:	jmp	1b
+
+function prints_twice
+	outb_to	0xe9, 'a'
+	outb_to	0x3f8, 'b'
+	outb_to	0xe9, 'c'
+	outb_to	0x3f8, 'd'
+	outb_to	DEBUG_EXIT, 0
 1:	jmp	1b
 
 function reset_i8042
