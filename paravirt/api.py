@@ -22,7 +22,7 @@ from paravirt.forms import (
     machine_code,
 )
 from paravirt.guest import Guest, KernelInfo
-from paravirt.image import BzImage, ElfImage
+from paravirt.image import BzImage, ElfImage, FlatImage
 from paravirt.image.linux import BOOT_CS, BOOT_DS, E820, BootPlan, pc_e820, plan_linux
 from paravirt.image.notes import ParavirtNote, xen_notes
 from paravirt.link import Area, Linker
@@ -34,7 +34,7 @@ from paravirt.machine.exits import Exit, ExitTable, Kind
 from paravirt.machine.outcome import End, GuestExit, Outcome, crash
 from paravirt.machine.platform_code import PlatformCode
 from paravirt.machine.vcpu import Segment, Vcpu
-from paravirt.pc import PC_EXITS, attach_pc, enter_protected_mode
+from paravirt.pc import PC_EXITS, attach_pc, enter_protected_mode, plan_boot
 from paravirt.trace import Trace
 
 if TYPE_CHECKING:
@@ -52,10 +52,10 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "BOOT_CS", "BOOT_DS", "E820", "NOP", "NULL", "PC_EXITS", "Answer", "Area", "Backend", "BackendError",
     "BackendOptions", "BootPlan", "BzImage", "Cancellable", "Clock", "ConfigError", "Console", "ElfImage", "End",
-    "Exit", "ExitTable", "Guest", "GuestAddress", "GuestCode", "GuestExit", "GuestFault", "GuestObject", "ImageError",
-    "IrqLine", "KernelFunction", "KernelInfo", "Kind", "Linker", "Machine", "MachineCode", "MmioBus", "OpTable",
-    "Outcome", "ParavirtError", "ParavirtNote", "PcBoard", "PlatformCode", "PluginError", "PortBus", "Segment",
-    "StubPages", "Trace", "Vcpu", "Verdict", "attach_pc", "close_match", "cpuid", "crash", "enter_protected_mode",
-    "hookimpl", "idt", "kernel_function", "layout", "leaf", "machine_code", "native", "pc_board", "pc_e820",
-    "pc_stub_pages", "plan_linux", "xen_notes",
+    "Exit", "ExitTable", "FlatImage", "Guest", "GuestAddress", "GuestCode", "GuestExit", "GuestFault",
+    "GuestObject", "ImageError", "IrqLine", "KernelFunction", "KernelInfo", "Kind", "Linker", "Machine",
+    "MachineCode", "MmioBus", "OpTable", "Outcome", "ParavirtError", "ParavirtNote", "PcBoard", "PlatformCode",
+    "PluginError", "PortBus", "Segment", "StubPages", "Trace", "Vcpu", "Verdict", "attach_pc", "close_match",
+    "cpuid", "crash", "enter_protected_mode", "hookimpl", "idt", "kernel_function", "layout", "leaf",
+    "machine_code", "native", "pc_board", "pc_e820", "pc_stub_pages", "plan_boot", "plan_linux", "xen_notes",
 ]  # fmt: skip

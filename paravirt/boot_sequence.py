@@ -63,7 +63,7 @@ def boot(kernel: Path | str | None = None, options: BootOptions | None = None, c
     with Machine(options.memory, options.disabled(), plugins.reserved_memory(options.memory)) as machine:
         epoch = int(time.time()) if options.rtc_now else DEFAULT_EPOCH
         guest = Guest(machine, info, model, console, options.append, options.initrd, epoch,
-                      options.count_ops)
+                      options.count_ops, options.initrd_name)
         run = Run(guest, backend.name, options, steps, on_slice)
         hook = plugins.manager.hook
         try:

@@ -148,6 +148,7 @@ def boot_options(request: Request) -> BootOptions:
     return BootOptions(
         backend=request.backend, memory=parse_memory(request.memory), append=request.append,
         initrd=read_file(request.initrd, "initrd") if request.initrd is not None else None,
+        initrd_name=str(request.initrd) if request.initrd is not None else "initrd",
         options=parse_options(request.options), engine=request.engine, no_accel=request.no_accel,
         count_ops=request.count_ops, count_modes=request.count_modes, trace_ops=request.trace_ops,
         replace_paravirt=not request.noreplace,

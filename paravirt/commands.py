@@ -46,7 +46,7 @@ def _add_plugin_commands() -> None:
 
 @app.command(epilog=STATUS)
 def boot(
-    kernel: Annotated[Path | None, typer.Argument(help="ELF kernel or bzImage; default: the reference kernel")] = None,
+    kernel: Annotated[Path | None, typer.Argument(help="ELF, bzImage, multiboot; default: reference kernel")] = None,
     backend: Annotated[str, typer.Option(help="backend to boot on, or auto")] = "auto",
     option: Annotated[list[str] | None, typer.Option("-o", metavar="KEY=VALUE", help="a backend's option")] = None,
     initrd: Annotated[Path | None, typer.Option(help="initial RAM disk")] = None,
@@ -96,7 +96,7 @@ def boot(
 
 @app.command(epilog="Exit status: 0 the backends agree, 1 they differ, 70 a run failed, 130 interrupted, 2 usage.")
 def compare(
-    kernel: Annotated[Path | None, typer.Argument(help="ELF kernel or bzImage; default: the reference kernel")] = None,
+    kernel: Annotated[Path | None, typer.Argument(help="ELF, bzImage, multiboot; default: reference kernel")] = None,
     backends: Annotated[str, typer.Option(
         metavar="A,B:KEY=VALUE", help="backends, each with options of its own; default: all that can run it")] = "",
     suite: Annotated[str | None, typer.Option(help="lmbench: what each operation of the kernel costs")] = None,
@@ -124,7 +124,7 @@ def compare(
 
 @app.command()
 def inspect(
-    kernel: Annotated[Path, typer.Argument(help="ELF kernel or bzImage")],
+    kernel: Annotated[Path, typer.Argument(help="ELF, bzImage or multiboot kernel")],
     plugins: PluginsFile = None,
     debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
 ) -> None:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from paravirt.errors import ImageError, printable
 from paravirt.hookspecs.tables import TABLES
-from paravirt.image import BzImage, ElfImage
+from paravirt.image import BzImage, ElfImage, FlatImage
+from paravirt.image.multiboot import MultibootHeader, find_multiboot
 from paravirt.image.notes import CallSite, ParavirtNote, call_sites, parse_paravirt_note
 from paravirt.image.symbols import SymbolTable
 from paravirt.machine.core import Machine
@@ -39,14 +40,25 @@ class KernelInfo:
     :ivar note: the "Paravirt" note of a kernel that takes its op table from a backend, else None.
     """
 
-    image: ElfImage | BzImage
+    image: ElfImage | BzImage | FlatImage
     note: ParavirtNote | None
 
     @classmethod
-    def of(cls, image: ElfImage | BzImage) -> KernelInfo:
+    def of(cls, image: ElfImage | BzImage | FlatImage) -> KernelInfo:
         """:raises ImageError: for a note that does not fit."""
         words = {name: len(layout.words) for name, layout in TABLES.items()}
         return cls(image, parse_paravirt_note(image, words) if isinstance(image, ElfImage) else None)
+
+    @cached_property
+    def multiboot(self) -> MultibootHeader | None:
+        """The multiboot header, of a kernel that is to be started by it.
+
+        Linux has none. A kernel with the note "Paravirt" and a bzImage have a protocol of their own, whatever else
+        is in them; and a domain builder looks for Xen's notes alone.
+        """
+        if self.note is not None or isinstance(self.image, BzImage):
+            return None
+        return find_multiboot(self.image.data)
 
     @cached_property
     def symbols(self) -> SymbolTable:
@@ -64,6 +76,7 @@ class Guest:
     """
     :ivar options: the backend's own options, an instance of its model.
     :ivar console: where the guest's console goes and its input comes from.
+    :ivar initrd_name: what a multiboot kernel gets as its module's string.
     :ivar counts: what the backend counts for the record; keys are its own, values repeatable.
     :ivar more_counts: further such counts, asked whenever the record needs them: what is counted in C or in the guest.
     :ivar count_ops: everything that a backend can count is wanted, what costs time too.
@@ -81,6 +94,7 @@ class Guest:
     initrd: bytes | None = None
     epoch: int = 0
     count_ops: bool = False
+    initrd_name: str = "initrd"
     counts: Counter[str] = field(default_factory=Counter)
     more_counts: list[Callable[[], Mapping[str, int]]] = field(default_factory=list)
     vga_text: Callable[[], list[str]] | None = None

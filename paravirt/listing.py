@@ -20,9 +20,10 @@ from paravirt.errors import ImageError, ParavirtError, PluginError, printable
 from paravirt.forms import OpTable
 from paravirt.guest import Guest, KernelInfo
 from paravirt.hookspecs.tables import DATA_WORDS, TABLES
-from paravirt.image import BzImage, ElfImage, load_image
+from paravirt.image import BzImage, ElfImage, FlatImage, load_image
 from paravirt.image.files import read_file
 from paravirt.image.linux_ops import filled, linux_sites, linux_tables
+from paravirt.image.multiboot import MEMORY_INFO, PAGE_ALIGN, VIDEO_MODE, find_multiboot
 from paravirt.image.notes import xen_notes
 from paravirt.install import place
 from paravirt.machine.core import Machine
@@ -88,7 +89,7 @@ def inspect_kernel(path: Path, plugins_file: Path | None) -> None:
         _row(facts, "version", image.kernel_version)
         _row(facts, "boot protocol", f"{image.version >> 8}.{image.version & 0xFF:02}")
         _row(facts, "command line", f"at most {image.cmdline_size} bytes")
-    else:
+    elif isinstance(image, ElfImage):
         _row(facts, "kind", "ELF, i386")
         _row(facts, "entry", f"{image.entry:#x} {image.symbols.nearest(image.entry)}")
         for segment in image.segments:
@@ -101,6 +102,9 @@ def inspect_kernel(path: Path, plugins_file: Path | None) -> None:
             _note(facts, info)
         else:
             _linux(facts, image)
+    else:
+        _row(facts, "kind", "a flat file with a multiboot header")
+    _multiboot(facts, image, info)
     terminal.print(facts)
     verdicts = _table("backend", "answer", "reason")
     for name, backend in plugins.backends.items():
@@ -108,6 +112,21 @@ def inspect_kernel(path: Path, plugins_file: Path | None) -> None:
         _row(verdicts, name, verdict.answer.value, verdict.reason)
     terminal.print()
     terminal.print(verdicts)
+
+
+def _multiboot(facts: Table, image: ElfImage | BzImage | FlatImage, info: KernelInfo) -> None:
+    header = find_multiboot(image.data)
+    if header is None:
+        return
+    wishes = [text for flag, text in ((PAGE_ALIGN, "aligned modules"), (MEMORY_INFO, "memory sizes"),
+                                      (VIDEO_MODE, "a video mode, which no one sets")) if header.flags & flag]
+    _row(facts, "multiboot", f"header at {header.offset:#x}, flags {header.flags:#x}"
+                             + "".join(f", {wish}" for wish in wishes)
+                             + ("" if info.multiboot else "; its own protocol goes first"))
+    if header.has_addresses:
+        _row(facts, "multiboot load", f"{header.load_addr:#x} to {header.load_end_addr:#x}, bss to "
+                                      f"{header.bss_end_addr:#x}, header at {header.header_addr:#x}, "
+                                      f"entry {header.entry_addr:#x}")
 
 
 def _note(facts: Table, info: KernelInfo) -> None:

@@ -18,6 +18,7 @@ DEFAULT_EPOCH = 1191961898  # 2007-10-09 20:31:38 UTC, the release of Linux 2.6.
 class BootOptions:
     """
     :ivar memory: bytes of RAM. :ivar append: the kernel's command line. :ivar initrd: its contents.
+    :ivar initrd_name: what a multiboot kernel is told of it: the module's string.
     :ivar options: of the backend, as text; its own model converts them.
     :ivar engine: auto, or portable. :ivar no_accel: names of `machine.accel.NAMES` to do without.
     :ivar trace_ops: file that gets a line for each op that a real Linux calls.
@@ -37,6 +38,7 @@ class BootOptions:
     memory: int = DEFAULT_MEMORY
     append: str = ""
     initrd: bytes | None = None
+    initrd_name: str = "initrd"
     options: Mapping[str, str] = field(default_factory=dict)
     engine: str = "auto"
     no_accel: tuple[str, ...] = ()

@@ -1,8 +1,9 @@
-"""The PC under a guest: devices on the buses, the first moment of the 32-bit boot protocol.
+"""The PC under a guest: devices on the buses, and the first moment, as a loader leaves it.
 
 What bare hardware and every hypervisor that leaves the PC's devices to its guest have in common.
 
-Ref: Linux Documentation/arch/x86/boot.rst, "32-bit Boot Protocol"; Intel SDM vol. 3A, table 9-1 (state at reset).
+Ref: Linux Documentation/arch/x86/boot.rst, "32-bit Boot Protocol"; Multiboot Specification 0.6.96, 3.2; Intel SDM
+vol. 3A, table 9-1 (state at reset).
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import struct
 
 from paravirt.devices.board import PcBoard, pc_board
 from paravirt.guest import Guest
-from paravirt.image.linux import BOOT_CS, BOOT_DS, BootPlan
+from paravirt.image import BzImage, FlatImage
+from paravirt.image.linux import BootPlan, plan_linux
+from paravirt.image.multiboot_plan import plan_multiboot
 from paravirt.machine import cpuid, idt, layout
 from paravirt.machine.bus import IrqLine
 from paravirt.machine.exits import Exit, ExitTable, Kind
@@ -56,20 +59,36 @@ def attach_pc(guest: Guest, intr: IrqLine | None = None) -> PcBoard:
     return board
 
 
+def plan_boot(guest: Guest) -> BootPlan:
+    """How a PC's loader starts the guest's kernel: by multiboot, if `KernelInfo.multiboot` has a header, or by Linux's
+    32-bit boot protocol.
+
+    :raises ImageError: if the kernel asks for what cannot be, or does not fit into RAM.
+    """
+    kernel = guest.kernel
+    image, header = kernel.image, kernel.multiboot
+    if header is not None and not isinstance(image, BzImage):
+        return plan_multiboot(image, header, memory=guest.memory, command_line=guest.command_line,
+                              initrd=guest.initrd, initrd_name=guest.initrd_name)
+    assert not isinstance(image, FlatImage)
+    return plan_linux(image, memory=guest.memory, command_line=guest.command_line, initrd=guest.initrd)
+
+
 def enter_protected_mode(vcpu: Vcpu, plan: BootPlan) -> None:
-    """Carry a boot plan out: memory, descriptor table, flat segments, ESI at the zero page, EIP at the entry."""
+    """Carry a boot plan out: memory, descriptor table, flat segments, registers, EIP at the entry."""
     for address, data in plan.writes:
         vcpu.ram.write(address, data)
     vcpu.state.load()
     for index in range(6):
-        selector = BOOT_CS if index == layout.CS else BOOT_DS
+        selector = plan.cs if index == layout.CS else plan.ds
         low, high = struct.unpack_from("<II", plan.gdt, selector)
         vcpu.set_segment(index, parse_descriptor(selector, low, high), cpl=0 if index == layout.CS else None)
     vcpu.set_table(layout.GDTR, Segment(0, plan.gdt_address, len(plan.gdt) - 1, 0))
     vcpu.set_table(layout.IDTR, Segment(0, 0, 0, 0))
     for register in range(8):
         vcpu.set_reg(register, 0)
-    vcpu.set_reg(layout.ESI, plan.esi)
+    for register, value in ((layout.ESI, plan.esi), (layout.EAX, plan.eax), (layout.EBX, plan.ebx)):
+        vcpu.set_reg(register, value)
     vcpu.eflags = EFLAGS_RESERVED
     vcpu.eip = plan.entry
     vcpu.state.store()

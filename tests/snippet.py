@@ -21,6 +21,7 @@ import pytest
 from paravirt.build import toolchain
 from paravirt.build.guestcode import assemble_step
 from paravirt.image.elf import ElfImage, load_elf
+from paravirt.image.linux import BOOT_CS, BOOT_DS
 from paravirt.machine import accel
 from paravirt.machine.core import Machine
 from paravirt.machine.exits import ExitTable
@@ -80,6 +81,10 @@ class _Plan(NamedTuple):
     esi: int
     gdt: bytes
     gdt_address: int
+    eax: int = 0
+    ebx: int = 0
+    cs: int = BOOT_CS
+    ds: int = BOOT_DS
 
 
 @functools.cache

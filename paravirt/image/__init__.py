@@ -2,5 +2,6 @@
 
 from paravirt.image.bzimage import BzImage, load_bzimage, load_image
 from paravirt.image.elf import ElfImage, load_elf
+from paravirt.image.multiboot import FlatImage
 
-__all__ = ["BzImage", "ElfImage", "load_bzimage", "load_elf", "load_image"]
+__all__ = ["BzImage", "ElfImage", "FlatImage", "load_bzimage", "load_elf", "load_image"]

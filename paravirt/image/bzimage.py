@@ -11,6 +11,7 @@ from pathlib import Path
 from paravirt.errors import ImageError
 from paravirt.image.elf import ELF_MAGIC, ElfImage, load_elf
 from paravirt.image.files import read_file
+from paravirt.image.multiboot import FlatImage, find_multiboot
 
 SECTOR = 512
 HEADER = 0x1F1  # file offset of the setup header, and its offset in the zero page
@@ -145,7 +146,7 @@ _OTHERS = (
 )
 
 
-def load_image(path: Path) -> ElfImage | BzImage:
+def load_image(path: Path) -> ElfImage | BzImage | FlatImage:
     """Read a kernel, by what the file starts with.
 
     :raises ImageError: also for what is no kernel, saying what it looks like.
@@ -155,9 +156,14 @@ def load_image(path: Path) -> ElfImage | BzImage:
         return load_elf(path, data)
     if data[0x202:0x206] == b"HdrS":
         return load_bzimage(path, data)
+    header = find_multiboot(data)
+    if header is not None:
+        if header.has_addresses:
+            return FlatImage(path, data)
+        raise ImageError(f"{path}: a multiboot header without addresses (flag 16), in a file that is no ELF file")
     for magic, what in _OTHERS:
         if data.startswith(magic):
             raise ImageError(f"{path}: {what}")
     if data[0x1FE:0x200] == b"\x55\xaa":
         raise ImageError(f"{path}: a boot sector without Linux's boot header (\"HdrS\" at 0x202)")
-    raise ImageError(f"{path}: neither ELF nor bzImage (the file starts with {data[:8].hex(' ')})")
+    raise ImageError(f"{path}: neither ELF nor bzImage nor multiboot (the file starts with {data[:8].hex(' ')})")

@@ -53,8 +53,10 @@ class BootPlan:
     """The first moment of a kernel on a bare PC. Addresses are physical; memory not written is zero.
 
     :ivar writes: (address, bytes), which do not overlap.
-    :ivar entry: EIP. CS is BOOT_CS; the other segment registers are BOOT_DS; EBX, EBP, EDI are 0.
+    :ivar entry: EIP. The general registers that are not named here are 0.
     :ivar esi: the zero page.
+    :ivar eax: a multiboot loader's magic; :ivar ebx: its information.
+    :ivar cs: selector of CS; :ivar ds: of the other segment registers.
     :ivar gdt: the descriptors, also among the writes, at `gdt_address`.
     :ivar initrd: address and bytes.
     """
@@ -66,6 +68,10 @@ class BootPlan:
     gdt_address: int
     initrd: tuple[int, int] | None
     command_line: str
+    eax: int = 0
+    ebx: int = 0
+    cs: int = BOOT_CS
+    ds: int = BOOT_DS
 
 
 def pc_e820(memory: int) -> tuple[E820, ...]:

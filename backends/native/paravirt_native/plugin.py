@@ -9,6 +9,7 @@ from paravirt.api import (
     PC_EXITS,
     Answer,
     Backend,
+    BzImage,
     ElfImage,
     Guest,
     KernelInfo,
@@ -19,7 +20,7 @@ from paravirt.api import (
     enter_protected_mode,
     hookimpl,
     pc_stub_pages,
-    plan_linux,
+    plan_boot,
 )
 from paravirt_native.table import NativeOps
 
@@ -39,10 +40,12 @@ class Native(Backend):
     @hookimpl
     def paravirt_probe(self, kernel: KernelInfo) -> Verdict:
         image = kernel.image
-        if not isinstance(image, ElfImage):
+        if isinstance(image, BzImage):
             return Verdict(Answer.YES, f"a bzImage, {image.kernel_version or 'of unknown version'}")
         if kernel.note is not None:
             return Verdict(Answer.YES, 'the note "Paravirt": the kernel takes its op table from the backend')
+        if kernel.multiboot is not None or not isinstance(image, ElfImage):
+            return Verdict(Answer.YES, "a multiboot kernel")
         if image.segments[0].paddr < 1 << 20:
             return Verdict(Answer.NO, f"its first segment lies at {image.segments[0].paddr:#x}, below 1 MiB: "
                                       "it is not made for a bare PC")
@@ -55,9 +58,7 @@ class Native(Backend):
 
     @hookimpl
     def paravirt_build_guest(self, guest: Guest) -> None:
-        plan = plan_linux(guest.kernel.image, memory=guest.memory, command_line=guest.command_line,
-                          initrd=guest.initrd)
-        enter_protected_mode(guest.machine.vcpu, plan)
+        enter_protected_mode(guest.machine.vcpu, plan_boot(guest))
 
     @hookimpl
     def paravirt_stub_pages(self, guest: Guest) -> StubPages:

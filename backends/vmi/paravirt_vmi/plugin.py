@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, cast
 from paravirt.api import (
     Answer,
     Backend,
+    BzImage,
     ElfImage,
     Guest,
     KernelInfo,
@@ -25,7 +26,7 @@ from paravirt.api import (
     enter_protected_mode,
     hookimpl,
     pc_stub_pages,
-    plan_linux,
+    plan_boot,
 )
 from paravirt_vmi.platform.layout import DEFAULT_BASE
 
@@ -62,8 +63,10 @@ class Vmi(Backend):
     @hookimpl
     def paravirt_probe(self, kernel: KernelInfo) -> Verdict:
         image = kernel.image
-        if not isinstance(image, ElfImage):
+        if isinstance(image, BzImage):
             return Verdict(Answer.YES, "a bzImage: what is packed in it cannot be told")
+        if not isinstance(image, ElfImage):
+            return Verdict(Answer.NO, "a multiboot kernel that is no ELF file: it knows no VMI ROM")
         if kernel.note is not None:
             return Verdict(Answer.YES, 'the note "Paravirt": the kernel takes its op table from the backend')
         if image.segments[0].paddr < 1 << 20:
@@ -88,9 +91,7 @@ class Vmi(Backend):
 
     @hookimpl
     def paravirt_build_guest(self, guest: Guest) -> None:
-        plan = plan_linux(guest.kernel.image, memory=guest.memory, command_line=guest.command_line,
-                          initrd=guest.initrd)
-        enter_protected_mode(guest.machine.vcpu, plan)
+        enter_protected_mode(guest.machine.vcpu, plan_boot(guest))
         guest.machine.ram.write(self.monitor.rom_at, self.monitor.rom.image)
 
     @hookimpl

@@ -54,7 +54,7 @@ class Xen(Backend):
     def paravirt_probe(self, kernel: KernelInfo) -> Verdict:
         image = kernel.image
         if not isinstance(image, ElfImage):
-            return Verdict(Answer.NO, "a bzImage: the domain builder wants an ELF kernel")
+            return Verdict(Answer.NO, "no ELF file: the domain builder wants an ELF kernel")
         if not xen_notes(image):
             return Verdict(Answer.NO, "it has neither Xen notes nor a section __xen_guest")
         from paravirt_xen.platform.notes import parse_notes

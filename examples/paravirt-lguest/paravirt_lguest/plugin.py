@@ -16,7 +16,7 @@ from paravirt.api import (
     attach_pc,
     enter_protected_mode,
     hookimpl,
-    plan_linux,
+    plan_boot,
 )
 from paravirt_lguest.host import Host, exits
 from paravirt_lguest.table import LguestOps
@@ -50,9 +50,7 @@ class Lguest(Backend):
 
     @hookimpl
     def paravirt_build_guest(self, guest: Guest) -> None:
-        plan = plan_linux(guest.kernel.image, memory=guest.memory, command_line=guest.command_line,
-                          initrd=guest.initrd)
-        enter_protected_mode(guest.machine.vcpu, plan)
+        enter_protected_mode(guest.machine.vcpu, plan_boot(guest))
 
     @hookimpl
     def paravirt_install_ops(self, guest: Guest) -> OpTable:

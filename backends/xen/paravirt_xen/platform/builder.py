@@ -117,7 +117,7 @@ class Builder:
     def __init__(self, guest: Guest) -> None:
         image = guest.kernel.image
         if not isinstance(image, ElfImage):
-            raise ImageError(f"{image.path}: a bzImage; the domain builder wants an ELF kernel")
+            raise ImageError(f"{image.path}: no ELF file; the domain builder wants an ELF kernel")
         self.guest, self.image = guest, image
         self.notes = parse_notes(image)
         _, self.kernel_end = kernel_range(image, self.notes)
