@@ -6,6 +6,7 @@ from paravirt import native
 from paravirt.backend import Answer, Backend, Verdict
 from paravirt.console import Console
 from paravirt.devices.board import PcBoard, pc_board
+from paravirt.devices.lapic import LocalApic
 from paravirt.errors import BackendError, ConfigError, GuestFault, ImageError, ParavirtError, PluginError, close_match
 from paravirt.forms import (
     NOP,
@@ -53,7 +54,7 @@ __all__ = [
     "BOOT_CS", "BOOT_DS", "E820", "NOP", "NULL", "PC_EXITS", "Answer", "Area", "Backend", "BackendError",
     "BackendOptions", "BootPlan", "BzImage", "Cancellable", "Clock", "ConfigError", "Console", "ElfImage", "End",
     "Exit", "ExitTable", "FlatImage", "Guest", "GuestAddress", "GuestCode", "GuestExit", "GuestFault",
-    "GuestObject", "ImageError", "IrqLine", "KernelFunction", "KernelInfo", "Kind", "Linker", "Machine",
+    "GuestObject", "ImageError", "IrqLine", "KernelFunction", "KernelInfo", "Kind", "Linker", "LocalApic", "Machine",
     "MachineCode", "MmioBus", "OpTable", "Outcome", "ParavirtError", "ParavirtNote", "PcBoard", "PlatformCode",
     "PluginError", "PortBus", "Segment", "StubPages", "Trace", "Vcpu", "Verdict", "attach_pc", "close_match",
     "cpuid", "crash", "enter_protected_mode", "hookimpl", "idt", "kernel_function", "layout", "leaf",

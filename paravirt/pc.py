@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 
 from paravirt.devices.board import PcBoard, pc_board
+from paravirt.devices.lapic import LocalApic
 from paravirt.guest import Guest
 from paravirt.image import BzImage, FlatImage
 from paravirt.image.linux import BootPlan, plan_linux
@@ -24,13 +25,18 @@ from paravirt.machine.sysenter import sysenter
 from paravirt.machine.vcpu import Segment, Vcpu, parse_descriptor
 
 EFLAGS_RESERVED = 2
+APIC_BASE, APIC_BYTES = 0xFEE00000, 0x1000
+APIC_BASE_BSP, APIC_BASE_ENABLE = 1 << 8, 1 << 11  # of the MSR IA32_APIC_BASE
+CPUID_APIC = 1 << 9  # leaf 1, EDX
 CR0_PE, CR0_ET = 1, 0x10
 
 
-def attach_pc(guest: Guest, intr: IrqLine | None = None) -> PcBoard:
+def attach_pc(guest: Guest, intr: IrqLine | None = None, *, local_apic: bool = False) -> PcBoard:
     """Put a PC's devices on the machine's buses and let the guest's console be COM1.
 
     :param intr: what the interrupt controller drives; None: the CPU's INTR pin.
+    :param local_apic: between the two there is the CPU's local APIC, disabled in its MSR as some firmware does: CPUID
+        shows it when the guest has enabled it. Its registers answer at any time.
     """
     machine, console = guest.machine, guest.console
 
@@ -44,16 +50,22 @@ def attach_pc(guest: Guest, intr: IrqLine | None = None) -> PcBoard:
         board.uart.settle()  # what was sent before goes before
         console.write(data)
 
+    line = intr or machine.interrupt_line
+    lapic = LocalApic(machine.timeline, line, lambda: board.acknowledge(), virtual_wire=True) if local_apic else None
     board = pc_board(
-        machine.ports, machine.timeline, intr or machine.interrupt_line, epoch=guest.epoch, memory=guest.memory,
+        machine.ports, machine.timeline, lapic.pic_line if lapic else line, epoch=guest.epoch, memory=guest.memory,
         transmit=transmit, reset=lambda how: machine.end(End.REBOOT, f"the guest reset the machine by {how}"),
         debug_output=debug_output, debug_exit=debug_exit,
         power_off=lambda: machine.end(End.POWEROFF, "the guest powered the machine off"))
     if not console.watched:
         board.uart.collect()
     machine.port_shortcuts, machine.settle = board.shortcuts(), board.uart.settle
-    machine.acknowledge = board.acknowledge
-    machine.device_state = board.state
+    machine.acknowledge, machine.device_state = board.acknowledge, board.state
+    if lapic is not None:
+        machine.mmio.claim(APIC_BASE, APIC_BYTES, lapic, "local APIC")
+        machine.acknowledge = lapic.acknowledge
+        machine.device_state = lambda: {**board.state(), "lapic": lapic.state()}
+        machine.engine.record.apic_base = APIC_BASE | APIC_BASE_BSP
     guest.vga_text = lambda: board.vga_text(machine.ram)
     console.connect(board.uart.receive)
     return board
@@ -96,7 +108,13 @@ def enter_protected_mode(vcpu: Vcpu, plan: BootPlan) -> None:
 
 
 def cpuid_leaf(vcpu: Vcpu, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
-    return cpuid.cpuid(leaf, subleaf)
+    """CPUID as the machine has it; the APIC bit is that of the MSR, as on the hardware.
+
+    The portable engine cannot see the MSR written: there the bit stays off.
+    """
+    a, b, c, d = cpuid.cpuid(leaf, subleaf)
+    apic = leaf == 1 and vcpu.engine.record.apic_base & APIC_BASE_ENABLE
+    return a, b, c, d | CPUID_APIC if apic else d
 
 
 PC_EXITS: ExitTable = {

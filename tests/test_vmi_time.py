@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import pytest
 
+from paravirt.devices import lapic
+from paravirt.devices.lapic import LocalApic
 from paravirt.machine.outcome import End
 from paravirt.machine.timeline import Timeline
-from paravirt_vmi.platform import lapic
-from paravirt_vmi.platform.lapic import LocalApic
 from tests.test_vmi_guests import linux, user_lines
 from tests.vmimachine import Vmi, vmi
 

@@ -94,6 +94,7 @@ struct machine {
 	int64_t exception_ns, rdtsc_ns, gate_ns;
 	uint64_t tsc_offset;		/* TSC = virtual ns + this */
 	uint64_t msrs;			/* registers that the CPU has not raise #GP */
+	uint64_t apic_base;		/* IA32_APIC_BASE where there is a local APIC; 0: none, and it says so */
 	char stopped[64];		/* out: why libunicorn cannot go on */
 	/* SYSENTER */
 	uint64_t sysenter;		/* offset of its registers in env */

@@ -20,6 +20,7 @@ enum {
 	MSR_DEBUGCTL = 0x1d9, MSR_PAT = 0x277,
 };
 #define MSR_EFER 0xc0000080u
+#define APIC_BASE_ENABLE 0x800u
 #define APIC_BASE_DISABLED 0xfee00100u	/* the boot CPU, the enable bit clear: CPUID has no APIC */
 
 void (*pv_intercept_original)(void *env, uint32_t type, uint64_t write, uint64_t ra);
@@ -65,7 +66,9 @@ void pv_intercept(void *env, uint32_t type, uint64_t write, uint64_t ra)
 			break;
 		case MSR_APIC_BASE:
 			if (!write)
-				answer(m, APIC_BASE_DISABLED);
+				answer(m, m->apic_base ? m->apic_base : APIC_BASE_DISABLED);
+			if (m->apic_base)	/* the page stays where it is */
+				m->apic_base = APIC_BASE_DISABLED | (value & APIC_BASE_ENABLE);
 			skip(m);
 			break;
 		case MSR_PLATFORM_ID:

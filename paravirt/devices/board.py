@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from paravirt.devices.fwcfg import FirmwareConfig
 from paravirt.devices.i8042 import I8042
 from paravirt.devices.misc import DebugExit, DebugOutput, Port92, Post, PowerOff
 from paravirt.devices.pci import PciConfig
@@ -35,6 +36,7 @@ PORTS = (
     (0x3C0, 32, "vga"),  # display adapter, in colour: attributes, sequencer, palette, graphics, CRT controller
     (0x3F8, 8, "com1"),  # 16550A: the console
     (0x4D0, 2, "elcr"),  # edge or level, a bit for each IRQ
+    (0x510, 2, "fw-cfg"),  # where emulators tell what the machine has; no hardware is there
     (0x604, 2, "pm1a-control"),  # ACPI power off, at the address that the usual emulated chipset has
     (0xCF8, 8, "pci"),  # configuration mechanism 1, and reset control at CF9h
 )
@@ -132,6 +134,7 @@ def pc_board(
         "vga": vga,
         "com1": uart,
         "elcr": pic.elcr,
+        "fw-cfg": FirmwareConfig(memory),
         "pm1a-control": PowerOff(power_off),
         "pci": PciConfig(reset=lambda: reset("pci")),
     }

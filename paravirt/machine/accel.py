@@ -70,7 +70,7 @@ class NativeMachine(ctypes.Structure):
         ("leaves", Pointer), ("leaf_failed", ctypes.c_uint64),
         ("external", ctypes.c_uint64), ("window", ctypes.c_uint64),
         ("exception_ns", ctypes.c_int64), ("rdtsc_ns", ctypes.c_int64), ("gate_ns", ctypes.c_int64),
-        ("tsc_offset", ctypes.c_uint64), ("msrs", ctypes.c_uint64),
+        ("tsc_offset", ctypes.c_uint64), ("msrs", ctypes.c_uint64), ("apic_base", ctypes.c_uint64),
         ("stopped", ctypes.c_char * 64),
         ("sysenter", ctypes.c_uint64), ("sysenter_here", ctypes.c_uint64), ("sysenters", ctypes.c_uint64),
         ("executed", Pointer), ("pages", ctypes.c_uint64),

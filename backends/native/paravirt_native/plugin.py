@@ -31,9 +31,9 @@ class Native(Backend):
     name = "native"
     summary = "bare hardware: an i386 PC"
     absent = MappingProxyType({
-        "apic_write": "the machine has no local APIC",
-        "apic_write_atomic": "the machine has no local APIC",
-        "apic_read": "the machine has no local APIC",
+        "apic_write": "CPUID shows no local APIC",
+        "apic_write_atomic": "CPUID shows no local APIC",
+        "apic_read": "CPUID shows no local APIC",
         "read_pmc": "the CPU has no performance counters",
     })
 
@@ -53,7 +53,7 @@ class Native(Backend):
 
     @hookimpl
     def paravirt_devices(self, guest: Guest) -> None:
-        attach_pc(guest)
+        attach_pc(guest, local_apic=True)
         guest.machine.connect(PC_EXITS)
 
     @hookimpl

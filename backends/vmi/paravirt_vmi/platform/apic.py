@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from paravirt.api import cpuid
-from paravirt_vmi.platform.lapic import LocalApic
+from paravirt.api import LocalApic, cpuid
 
 if TYPE_CHECKING:
     from paravirt_vmi.platform.monitor import Monitor

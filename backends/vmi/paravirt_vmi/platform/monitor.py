@@ -20,9 +20,8 @@ from paravirt_vmi.platform.layout import EFLAGS_IF, ROM_BYTES, WORDS
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from paravirt.api import GuestExit
+    from paravirt.api import GuestExit, LocalApic
     from paravirt_vmi.platform.alarms import Alarm
-    from paravirt_vmi.platform.lapic import LocalApic
     from paravirt_vmi.rom import Rom
 
 

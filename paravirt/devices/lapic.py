@@ -1,6 +1,7 @@
 """A local APIC for one CPU: interrupts by vector, its timer, and the 8259's through LINT0.
 
-With it an alarm may interrupt by LVTT. There is no I/O APIC and no other CPU: an IPI reaches this one or nobody.
+There is no I/O APIC and no other CPU: an IPI reaches this one or nobody, and one that is not by vector goes nowhere.
+The timer counts virtual nanoseconds.
 
 Ref: Intel SDM vol. 3A, 10.4 (registers), 10.5 (local vector table, timer), 10.6 (ICR), 10.8 (priorities, EOI).
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from paravirt.api import Cancellable, Clock
+from paravirt.machine.bus import Cancellable, Clock
 
 ID, VERSION, TPR, EOI, LDR, DFR, SVR, ISR, IRR, ESR = 0x20, 0x30, 0x80, 0xB0, 0xD0, 0xE0, 0xF0, 0x100, 0x200, 0x280
 ICR, ICR_HIGH, LVTT, LVT_PERFORMANCE, LINT0, LINT1, LVT_ERROR = 0x300, 0x310, 0x320, 0x340, 0x350, 0x360, 0x370
@@ -27,16 +28,19 @@ class LocalApic:
     """A device of 4 KiB of registers, 16 bytes apart.
 
     :param intr: the CPU's INTR input. :param acknowledge_pic: an INTA cycle to the 8259.
+    :param virtual_wire: LINT0 passes the 8259's interrupts on from the beginning, as firmware leaves it.
     """
 
-    def __init__(self, clock: Clock, intr: Callable[[bool], None], acknowledge_pic: Callable[[], int]) -> None:
+    def __init__(self, clock: Clock, intr: Callable[[bool], None], acknowledge_pic: Callable[[], int], *,
+                 virtual_wire: bool = False) -> None:
         self._clock, self._intr, self._acknowledge_pic = clock, intr, acknowledge_pic
+        self._lint0 = EXTINT if virtual_wire else MASKED
         self._pic = False
         self._timer: Cancellable | None = None
         self._power_on()
 
     def _power_on(self) -> None:
-        self._registers = dict(AT_RESET)
+        self._registers = {**AT_RESET, LINT0: self._lint0}
         self._requested: set[int] = set()
         self._served: list[int] = []  # the last is the highest
         self._started = 0
