@@ -55,14 +55,14 @@ def boot(kernel: Path | str | None = None, options: BootOptions | None = None, c
     with steps.hook("load_plugins", str(config := config_path(options.plugins_file))):
         plugins = load_plugins(load_config(config), options.plugins)
     with steps.hook("load_image", str(path)):
-        info = KernelInfo.of(load_image(path))
+        info, initrd = KernelInfo.of(load_image(path)), options.initrd_contents()
     with steps.hook("paravirt_probe", "every backend"):
         backend, _ = plugins.select(options.backend, info)
         model, assign = plugins.options(backend, options.options), plugins.assigned(backend, options.options)
 
     with Machine(options.memory, options.disabled(), plugins.reserved_memory(options.memory)) as machine:
         epoch = int(time.time()) if options.rtc_now else DEFAULT_EPOCH
-        guest = Guest(machine, info, model, console, options.append, options.initrd, epoch,
+        guest = Guest(machine, info, model, console, options.append, initrd, epoch,
                       options.count_ops, options.initrd_name)
         run = Run(guest, backend.name, options, steps, on_slice)
         hook = plugins.manager.hook

@@ -16,7 +16,6 @@ from paravirt.boot_sequence import boot
 from paravirt.console import Console
 from paravirt.errors import ConfigError, close_match, printable
 from paravirt.guest import Guest
-from paravirt.image.files import read_file
 from paravirt.machine import accel
 from paravirt.machine.outcome import End
 from paravirt.options import BootOptions
@@ -147,8 +146,7 @@ def boot_options(request: Request) -> BootOptions:
             raise ConfigError(f"{option} {seconds}: must be from 0 to {MAX_SECONDS} seconds")
     return BootOptions(
         backend=request.backend, memory=parse_memory(request.memory), append=request.append,
-        initrd=read_file(request.initrd, "initrd") if request.initrd is not None else None,
-        initrd_name=str(request.initrd) if request.initrd is not None else "initrd",
+        initrd=request.initrd,
         options=parse_options(request.options), engine=request.engine, no_accel=request.no_accel,
         count_ops=request.count_ops, count_modes=request.count_modes, trace_ops=request.trace_ops,
         replace_paravirt=not request.noreplace,

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from paravirt.image.files import read_file
 from paravirt.machine import accel
 from paravirt.machine.core import DEFAULT_MEMORY
 
@@ -17,8 +18,7 @@ DEFAULT_EPOCH = 1191961898  # 2007-10-09 20:31:38 UTC, the release of Linux 2.6.
 @dataclass(frozen=True)
 class BootOptions:
     """
-    :ivar memory: bytes of RAM. :ivar append: the kernel's command line. :ivar initrd: its contents.
-    :ivar initrd_name: what a multiboot kernel is told of it: the module's string.
+    :ivar memory: bytes of RAM. :ivar append: the kernel's command line. :ivar initrd: its contents, or its file.
     :ivar options: of the backend, as text; its own model converts them.
     :ivar engine: auto, or portable. :ivar no_accel: names of `machine.accel.NAMES` to do without.
     :ivar trace_ops: file that gets a line for each op that a real Linux calls.
@@ -37,8 +37,7 @@ class BootOptions:
     backend: str = "auto"
     memory: int = DEFAULT_MEMORY
     append: str = ""
-    initrd: bytes | None = None
-    initrd_name: str = "initrd"
+    initrd: bytes | Path | None = None
     options: Mapping[str, str] = field(default_factory=dict)
     engine: str = "auto"
     no_accel: tuple[str, ...] = ()
@@ -59,6 +58,15 @@ class BootOptions:
     rtc_now: bool = False
     plugins_file: Path | None = None
     plugins: tuple[object, ...] = ()
+
+    def initrd_contents(self) -> bytes | None:
+        """:raises ImageError: its file cannot be read."""
+        return read_file(self.initrd, "initrd") if isinstance(self.initrd, Path) else self.initrd
+
+    @property
+    def initrd_name(self) -> str:
+        """What a multiboot kernel is told of it: the module's string."""
+        return str(self.initrd) if isinstance(self.initrd, Path) else "initrd"
 
     def disabled(self) -> Iterable[str]:
         """Seams of the engine to leave in their portable form."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 import paravirt
 from paravirt.boot_sequence import boot
 from paravirt.console import Console
+from paravirt.errors import ImageError
 from paravirt.forms import hookimpl
 from paravirt.hookspecs import op_infos
 from paravirt.machine import accel
@@ -207,3 +209,12 @@ def test_the_public_interface() -> None:
     assert record.outcome.kind == "poweroff"
     with paravirt.Machine() as machine:
         assert machine.ram.size == 128 << 20
+
+
+def test_an_initrd_is_bytes_or_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "initrd"
+    file.write_bytes(b"some initrd")
+    records = [boot(None, BootOptions(initrd=initrd)) for initrd in (file, b"some initrd")]
+    assert records[0].repeatable() == records[1].repeatable()
+    with pytest.raises(ImageError, match="cannot read the initrd"):
+        boot(None, BootOptions(initrd=tmp_path / "missing"))

@@ -221,7 +221,9 @@ def run(path: Path, engine: str, **options: object) -> tuple[Record, bytes]:
 @pytest.mark.parametrize("engine", ["auto", "portable"])
 def test_a_kernel_finds_what_the_specification_promises(tmp_path: Path, engine: str, flat: bool) -> None:
     path = guest(tmp_path / "kernel.bin", flat=flat)
-    _, output = run(path, engine, append="one two", initrd=b"contents", initrd_name="a module")
+    module = tmp_path / "a module"
+    module.write_bytes(b"contents")
+    _, output = run(path, engine, append="one two", initrd=module)
     eax, ebx, cs, ds, ss, eflags, cr0, ebp, blank = struct.unpack_from("<9I", output)
     assert (eax, ebp, blank) == (LOADER, 0, 0)
     assert cs & 0xFFFF != 0 and ds & 0xFFFF == ss & 0xFFFF != 0
@@ -237,7 +239,7 @@ def test_a_kernel_finds_what_the_specification_promises(tmp_path: Path, engine: 
     assert (command_line, name) == (f"{path} one two".encode(), b"paravirt")
     start, end, text, reserved = struct.unpack_from("<4I", rest)
     assert (start % 4096, end - start, reserved) == (0, 8, 0) and text != 0
-    assert rest[16:] == b"a module\0contents"
+    assert rest[16:] == f"{module}\0contents".encode()
 
 
 def test_a_kernel_without_module_and_command_line(tmp_path: Path) -> None:

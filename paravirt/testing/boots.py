@@ -100,7 +100,7 @@ def boot_to_rest_init(inspect: Callable[[Stopped], None], options: BootOptions |
     raised: list[BaseException] = []
     with Machine(options.memory, options.disabled(), plugins.reserved_memory(options.memory)) as machine:
         guest = Guest(machine, info, plugins.options(backend, options.options), console, options.append,
-                      options.initrd, DEFAULT_EPOCH, options.count_ops, options.initrd_name)
+                      options.initrd_contents(), DEFAULT_EPOCH, options.count_ops, options.initrd_name)
         run = Run(guest, backend.name, options, Steps())
         hook = plugins.manager.hook
         run.call(hook.paravirt_devices, guest=guest)
