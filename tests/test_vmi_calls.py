@@ -257,6 +257,21 @@ def test_a_second_init_is_refused(engine: str, options: dict[str, Any]) -> None:
         assert guest.vcpu.reg(layout.EAX) == 1 and guest.vcpu.cpl == 1
 
 
+@pytest.mark.parametrize("engine", ["fast", "no-platform"])
+@pytest.mark.parametrize("control, count", [(2, 1), (0, 0), (0xD0002, 0)], ids=["instruction", "off", "data"])
+def test_breakpoints_fire(engine: str, control: int, count: int) -> None:
+    """DR0 at the instruction behind the calls, which nobody writes."""
+    with vmi(engine) as guest:
+        def calls(target: int) -> bytes:
+            first = guest.calling("SetDR", 0, target)
+            return first + guest.calling("SetDR", 7, control, at=CODE + len(first))
+
+        code = calls(CODE + len(calls(0)))
+        guest.run_code(code + b"\x90")
+        assert guest.faults().get(1, 0) == count
+        assert guest.vcpu.debug_register(6) & 0xF == count
+
+
 # ---------------------------------------------------------------------- deferral
 
 @pytest.mark.parametrize("engine", ["fast", "no-platform", "portable"])

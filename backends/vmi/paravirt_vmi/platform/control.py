@@ -88,16 +88,16 @@ def wbinvd(m: Monitor) -> None:
 
 
 def set_dr(m: Monitor, number: int, value: int) -> None:
-    """Kept and given back. Breakpoints never fire on this CPU."""
+    """Breakpoints fire where the engine has them."""
     if number > 7:
         raise GuestFault(GP, 0)
-    m.vcpu.state.quads[layout.DR + _alias(number)] = value
+    m.vcpu.set_debug_register(_alias(number), value)
 
 
 def get_dr(m: Monitor, number: int) -> int:
     if number > 7:
         raise GuestFault(GP, 0)
-    return int(m.vcpu.state.quads[layout.DR + _alias(number)]) & 0xFFFFFFFF
+    return m.vcpu.debug_register(_alias(number))
 
 
 def _alias(number: int) -> int:
