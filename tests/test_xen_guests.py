@@ -1,4 +1,4 @@
-"""Kernels that nobody here wrote run as Xen domains: GRUB to its prompt, Linux to its user space.
+"""Kernels that nobody here wrote run as Xen domains: GRUB to its prompt, Linux to its user space, Mini-OS its tests.
 
 What must hold: the images are used as they are; what is typed is obeyed; they end by themselves with exit status 0;
 two runs are equal, and both engines give the same console (times apart).
@@ -66,6 +66,20 @@ def test_the_library_in_c_changes_nothing_that_grub_sees() -> None:
     assert console == other
     assert with_c.state_hash == without.state_hash
     assert with_c.counts == without.counts
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_mini_os_runs_its_tests(engine: str) -> None:
+    """It ends by itself only when the toolstack says so: until then it prints the time each second."""
+    record, console = run(guest_file("minios/mini-os"), engine, memory=32 << 20, max_instructions=50_000_000)
+    assert record.outcome.kind == "limit", record.outcome.reason
+    for line in ("Initialising console ... done.", "ls device[0] -> suspend", "Result EACCES",
+                 'Thread "xenbus_tester" exited.'):
+        assert line in console, line
+    assert re.search(r"gnttab_table mapped at 0x?[0-9a-f]+", console)
+    seconds = [int(second) for second in re.findall(r"^T\(s=(\d+) us=\d+\)$", console, re.MULTILINE)]
+    assert len(seconds) >= 3
+    assert [second - seconds[0] for second in seconds] == list(range(len(seconds)))
 
 
 def linux(build: str, engine: str = "auto") -> tuple[Record, list[str]]:
