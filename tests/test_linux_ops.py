@@ -21,6 +21,7 @@ from paravirt.api import Backend, Guest, OpTable, StubPages, Verdict, hookimpl, 
 from paravirt.backend import Answer
 from paravirt.boot_sequence import boot
 from paravirt.errors import BackendError, ConfigError, ImageError, ParavirtError, PluginError
+from paravirt.linuxops import install
 from paravirt.machine.engine import Engine
 from paravirt.options import BootOptions
 from paravirt_native.plugin import Native
@@ -56,6 +57,18 @@ def plain() -> Any:
     record, console = run()
     assert record.outcome.kind == "poweroff" and "WRONG" not in console, console
     return record, console
+
+
+def test_tables_that_nobody_knows_are_left_alone(monkeypatch: pytest.MonkeyPatch, plain: Any) -> None:
+    """A kernel of another version runs as it is; only who asks for its ops is told."""
+    def unknown(image: object) -> None:
+        raise ImageError("pv_time_ops has 12 bytes")
+
+    monkeypatch.setattr(install, "linux_tables", unknown)
+    record, console = run()
+    assert (record.repeatable(), console) == (plain[0].repeatable(), plain[1])
+    with pytest.raises(ImageError, match="12 bytes"):
+        run(count_ops=True)
 
 
 # ------------------------------------------------------------------ counting

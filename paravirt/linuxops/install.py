@@ -37,8 +37,8 @@ def serve_linux(plugins: Plugins, guest: Guest, run: Run, assign: str | None) ->
     """
     options = run.options
     wanted = [f"-o {ASSIGN}={assign}"] * (assign is not None) + ["--trace-ops"] * (options.trace_ops is not None)
-    tables = _tables(guest, wanted)
-    if tables is None or not (wanted or options.count_ops):
+    tables = _tables(guest, wanted) if wanted or options.count_ops else None
+    if tables is None:
         return
     wanted = wanted or ["--count-ops"]
     pages: StubPages | None = run.call(plugins.manager.hook.paravirt_stub_pages, guest=guest)
