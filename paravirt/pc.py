@@ -51,7 +51,8 @@ def attach_pc(guest: Guest, intr: IrqLine | None = None, *, local_apic: bool = F
         console.write(data)
 
     line = intr or machine.interrupt_line
-    lapic = LocalApic(machine.timeline, line, lambda: board.acknowledge(), virtual_wire=True) if local_apic else None
+    lapic = LocalApic(machine.timeline, line, lambda: board.acknowledge(), nmi=machine.engine.request_nmi,
+                      virtual_wire=True) if local_apic else None
     board = pc_board(
         machine.ports, machine.timeline, lapic.pic_line if lapic else line, epoch=guest.epoch, memory=guest.memory,
         transmit=transmit, reset=lambda how: machine.end(End.REBOOT, f"the guest reset the machine by {how}"),

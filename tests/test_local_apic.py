@@ -15,6 +15,7 @@ import pytest
 from paravirt.boot_sequence import boot
 from paravirt.console import Console
 from paravirt.devices.lapic import VERSION_VALUE
+from paravirt.machine.accel import NAMES
 from paravirt.options import BootOptions
 from tests.kernels import kernel
 
@@ -22,21 +23,23 @@ MIB = 1 << 20
 CPUID_APIC, ENABLED, BASE = 1 << 9, 0x800, 0xFEE00100
 
 
-@pytest.mark.parametrize("engine", ["auto", "portable"])
-def test_a_kernel_enables_and_uses_its_local_apic(engine: str) -> None:
+@pytest.mark.parametrize("off", [(), ("delivery",), ("inline",), ("clock",), tuple(NAMES)],
+                         ids=["fast", "delivery", "inline", "clock", "portable"])
+def test_a_kernel_enables_and_uses_its_local_apic(off: tuple[str, ...]) -> None:
     output = bytearray()
-    record = boot(kernel("apic", "apic"), BootOptions(engine=engine, memory=16 * MIB, max_instructions=50_000_000),
+    record = boot(kernel("apic", "apic"), BootOptions(no_accel=off, memory=16 * MIB, max_instructions=50_000_000),
                   Console(output.extend))
     assert (record.outcome.kind, record.exit_code) == ("debug-exit", 0), record.outcome
-    version, before, after, base, enabled, served, ipis, timers, pits = struct.unpack_from("<9I", output)
+    version, before, after, base, enabled, served, ipis, timers, pits, nmis, nested = struct.unpack_from("<11I", output)
     assert version == VERSION_VALUE
     assert (served, ipis, timers, pits) == (1 << 1, 1, 3, 2), "vector 61h in service; three ticks; two of the 8254"
+    assert (nmis, nested) == (2, 0), "taken with interrupts off; one sent by its own handler waits for IRET"
     assert not before & CPUID_APIC
-    if engine == "auto":
+    if "msrs" not in off:
         assert (after, base, enabled) == (before | CPUID_APIC, BASE, BASE | ENABLED)
     else:
         assert (after, base, enabled) == (before, 0, 0), "the public interface shows no MSR that libunicorn has not"
-    signature, memory, cpus, behind = struct.unpack_from("<4sQHB", output, 36)
+    signature, memory, cpus, behind = struct.unpack_from("<4sQHB", output, 44)
     assert (signature, memory, cpus, behind) == (b"QEMU", 16 * MIB, 1, 0)
 
 

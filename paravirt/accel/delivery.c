@@ -131,6 +131,19 @@ static uint32_t flags(const struct machine *m)
 	return m->interrupt_flag ? *m->interrupt_flag : ENV32(m, ENV_EFLAGS);
 }
 
+/* An interrupt, by the platform or through the guest's IDT. */
+static void take(struct machine *m, int vector)
+{
+	m->interrupts++;
+	pv_spend(m, m->exception_ns);
+	if (m->platform && m->platform->interrupt && m->platform->interrupt(m, vector))
+		return;
+	m->external = 1;
+	m->do_hardirq(m->env, vector, 1);
+	m->external = 0;
+	ENV32(m, ENV_OLD_EXCEPTION) = (uint32_t)-1;
+}
+
 /*
  * CPUClass.cpu_exec_interrupt: called at a block boundary while an interrupt is requested.
  * The vector is asked for at the moment of delivery, as the INTA cycle does.
@@ -140,7 +153,7 @@ int pv_exec_interrupt(void *cpu, int request)
 	struct machine *m = machine_of_cpu(cpu);
 	int vector;
 
-	if (ENV32(m, ENV_HFLAGS) & HFLAGS_SHADOW && (m->watch_hit || request & INTERRUPT_HARD)) {
+	if (ENV32(m, ENV_HFLAGS) & HFLAGS_SHADOW && (m->watch_hit || request & (INTERRUPT_HARD | INTERRUPT_NMI))) {
 		/* The shadow is one instruction long, and the block with it goes on without coming back here. */
 		if (*m->budget > 1) {
 			m->end -= *m->budget - 1;
@@ -150,6 +163,12 @@ int pv_exec_interrupt(void *cpu, int request)
 	}
 	if (m->watch_hit)
 		pv_watch_trap(m);
+	if (request & INTERRUPT_NMI && !(ENV32(m, ENV_HFLAGS2) & HFLAGS2_NMI)) {
+		*(uint32_t *)(m->cpu + CPU_INTERRUPT_REQUEST) &= ~(uint32_t)INTERRUPT_NMI;
+		ENV32(m, ENV_HFLAGS2) |= HFLAGS2_NMI;
+		take(m, VECTOR_NMI);
+		return 1;
+	}
 	if (!(request & INTERRUPT_HARD))
 		return m->exec_interrupt(cpu, request);
 	const struct platform *p = m->platform;
@@ -164,13 +183,6 @@ int pv_exec_interrupt(void *cpu, int request)
 	vector = m->acknowledge();
 	if (vector < 0)
 		return 0;
-	m->interrupts++;
-	pv_spend(m, m->exception_ns);
-	if (p && p->interrupt && p->interrupt(m, vector))
-		return 1;
-	m->external = 1;
-	m->do_hardirq(m->env, vector, 1);
-	m->external = 0;
-	ENV32(m, ENV_OLD_EXCEPTION) = (uint32_t)-1;
+	take(m, vector);
 	return 1;
 }

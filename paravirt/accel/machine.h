@@ -14,7 +14,7 @@
 /* CPUX86State ("env") */
 enum {
 	ENV_EAX = 0, ENV_ECX = 8, ENV_EDX = 16, ENV_EBX = 24, ENV_ESP = 32,
-	ENV_EIP = 128, ENV_EFLAGS = 136, ENV_HFLAGS = 176, ENV_SEGS = 184,
+	ENV_EIP = 128, ENV_EFLAGS = 136, ENV_HFLAGS = 176, ENV_HFLAGS2 = 180, ENV_SEGS = 184,
 	ENV_ERROR_CODE = 5384, ENV_IS_INT = 5388, ENV_NEXT_EIP = 5392, ENV_OLD_EXCEPTION = 5496,
 };
 /* CPUState; env lies inside the same allocation, and the TLB descriptors lie just below env */
@@ -25,6 +25,7 @@ enum {
 };
 
 enum { EFLAGS_IF = 0x200, EFLAGS_IOPL_SHIFT = 12, EFLAGS_VM = 0x20000, HFLAGS_CPL = 3, HFLAGS_SHADOW = 8, INTERRUPT_HARD = 2 };
+enum { HFLAGS2_NMI = 4 /* until IRET */, INTERRUPT_NMI = 0x200, VECTOR_NMI = 2 };
 enum { ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH };
 
 typedef int (*tlb_fill_fn)(void *cpu, uint64_t va, int size, int access, int mmu, int probe, uint64_t ra);

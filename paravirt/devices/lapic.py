@@ -1,7 +1,7 @@
 """A local APIC for one CPU: interrupts by vector, its timer, and the 8259's through LINT0.
 
-There is no I/O APIC and no other CPU: an IPI reaches this one or nobody, and one that is not by vector goes nowhere.
-The timer counts virtual nanoseconds.
+There is no I/O APIC and no other CPU: an IPI reaches this one or nobody, and one that is neither by vector nor an NMI
+goes nowhere. The timer counts virtual nanoseconds.
 
 Ref: Intel SDM vol. 3A, 10.4 (registers), 10.5 (local vector table, timer), 10.6 (ICR), 10.8 (priorities, EOI).
 """
@@ -21,19 +21,21 @@ AT_RESET = {LDR: 0, DFR: 0xFFFFFFFF, SVR: 0xFF, LVTT: MASKED, LVT_PERFORMANCE: M
             LVT_ERROR: MASKED}
 READ_ONLY = frozenset({ID, VERSION, ESR, CURRENT_COUNT, *range(ISR, ESR, 0x10)})
 SELF, ALL = 1 << 18, 2 << 18  # destination shorthands of ICR
-SHORTHAND, FIXED = 3 << 18, 0
+SHORTHAND, FIXED, NMI = 3 << 18, 0, 4 << 8
 
 
 class LocalApic:
     """A device of 4 KiB of registers, 16 bytes apart.
 
     :param intr: the CPU's INTR input. :param acknowledge_pic: an INTA cycle to the 8259.
+    :param nmi: the CPU's NMI input; None: NMIs go nowhere.
     :param virtual_wire: LINT0 passes the 8259's interrupts on from the beginning, as firmware leaves it.
     """
 
     def __init__(self, clock: Clock, intr: Callable[[bool], None], acknowledge_pic: Callable[[], int], *,
-                 virtual_wire: bool = False) -> None:
+                 nmi: Callable[[], None] | None = None, virtual_wire: bool = False) -> None:
         self._clock, self._intr, self._acknowledge_pic = clock, intr, acknowledge_pic
+        self._nmi = nmi
         self._lint0 = EXTINT if virtual_wire else MASKED
         self._pic = False
         self._timer: Cancellable | None = None
@@ -143,6 +145,8 @@ class LocalApic:
                 not value & SHORTHAND and self._registers.get(ICR_HIGH, 0) >> 24 in (0, 0xFF))
             if value & MODE == FIXED and to_us:
                 self._requested.add(value & 0xFF)
+            elif value & MODE == NMI and to_us and self._nmi is not None:
+                self._nmi()
         elif register not in READ_ONLY:
             self._registers[register] = value
             if register == INITIAL_COUNT:

@@ -205,7 +205,7 @@ class Machine:
                 return True
             self._wakes = None
             return False
-        if not halted:
+        if not halted or self.engine.nmi.pending:
             return False
         if not self.engine.interrupts_on():
             raise GuestExit(self._placed(Outcome(End.HALT, "the guest halted with interrupts off")))

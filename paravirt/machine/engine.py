@@ -17,6 +17,7 @@ from paravirt.machine.callbacks import EXCEPTION_NS, GATE_NS, GP, RDTSC_NS, Call
 from paravirt.machine.codehooks import CodeHooks
 from paravirt.machine.halts import Halts
 from paravirt.machine.library import EngineError, Library, const, unicorn, x86
+from paravirt.machine.nmi import NMI, NmiPin
 from paravirt.machine.ram import PAGE, Ram
 from paravirt.machine.registers import OtherRegisters
 from paravirt.machine.seams import TRANSLATION_BUFFER, Seams
@@ -66,6 +67,7 @@ class Engine:
         self._virtual_flag: memoryview | None = None
         self.seams = Seams(self._library, self._uc, ram, self.record, disabled)
         self.state, self._live = self.seams.state, self.seams.live
+        self.nmi = NmiPin(self.state, self._live, self.record)
         self.flush_tlb, self.flush_page, ram.on_write = self.seams.flushes()
         # [own budget, end, charged], and the budget, wherever the seams have put it: now = end - budget
         self.clock, self.budget = _view(own, 3), _view(self.record.budget, 1)
@@ -193,6 +195,11 @@ class Engine:
             if pending and self.interrupts_on():
                 self.shorten()
 
+    def request_nmi(self) -> None:
+        """An edge on the CPU's NMI pin."""
+        self.nmi.request()
+        self.shorten()
+
     def run(self, deadline: int) -> bool:
         """Run until virtual time reaches `deadline` or something stops the CPU before.
 
@@ -207,6 +214,8 @@ class Engine:
             self._live.halted = False
         self._halt = False
         self.record.window = 0
+        if self.nmi.take():
+            self._enter_interrupt(NMI)
         if self.interrupt_pending and not self.record.acknowledge and self._window_open():
             self._deliver_interrupt()
         now = clock[1] - budget[0]
@@ -255,11 +264,13 @@ class Engine:
     def _deliver_interrupt(self) -> None:
         handlers = self._callbacks.handlers
         vector = handlers.acknowledge()
-        if vector < 0:
-            return
+        if vector >= 0:
+            self._enter_interrupt(vector)
+
+    def _enter_interrupt(self, vector: int) -> None:
         self._delivered += 1
         self.charge(EXCEPTION_NS)
-        handlers.interrupt(vector)
+        self._callbacks.handlers.interrupt(vector)
         self.state.store()
 
     def _take_back(self) -> None:

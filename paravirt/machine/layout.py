@@ -23,6 +23,7 @@ DR = 5400 // 8  # dr[0..7]
 # 32-bit word indices.
 EFLAGS = 136 // 4  # IF, IOPL, TF, NT, VM and so on; arithmetic flags are kept elsewhere, lazily
 HFLAGS = 176 // 4
+HFLAGS2 = 180 // 4
 ERROR_CODE = 5384 // 4
 IS_INT = 5388 // 4
 NEXT_EIP = 5392 // 4
@@ -53,6 +54,7 @@ HF_EM = 1 << 10
 HF_TS = 1 << 11
 HF_IOPL = 3 << 12
 HF_VM = 1 << 17
+HF2_NMI = 1 << 2  # an NMI is being served: until IRET no other comes
 
 # CPUState, around the live CPUX86State (raw state access only).
 UC_TO_CPU = 0x1B8
@@ -63,7 +65,7 @@ UC_MEMORY_MAPPING = 0x120
 UC_NO_EXIT_REQUEST = 0x7F2
 ENV_EXIT_REQUEST = -0x10  # before CPUX86State: i32, negative when the translated code is to be left
 ENV_BUDGET = -8  # padding; ours
-INTERRUPT_HARD = 2
+INTERRUPT_HARD, INTERRUPT_NMI = 2, 0x200
 
 
 class LayoutMismatch(Exception):

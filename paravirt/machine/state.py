@@ -103,6 +103,13 @@ class LiveState(CpuState):
         else:
             self._interrupt_request.value &= ~layout.INTERRUPT_HARD
 
+    @property
+    def nmi_requested(self) -> bool:
+        return bool(self._interrupt_request.value & layout.INTERRUPT_NMI)
+
+    def request_nmi(self) -> None:
+        self._interrupt_request.value |= layout.INTERRUPT_NMI
+
 
 class ContextState(CpuState):
     """A saved context: public interface only."""

@@ -3,8 +3,8 @@
  * the 8259 through LINT0. And what a test suite asks of the firmware.
  *
  * Printed raw to port E9h, words: the version; CPUID.1:EDX before and after it is enabled in its MSR; that MSR before and
- * after; the ISR's word with a self-IPI in service; how many IPIs, timer interrupts and 8259 interrupts came. Of the
- * firmware configuration four bytes of the signature, memory (8 bytes), CPUs (2), and a byte behind the end.
+ * after; the ISR's word with a self-IPI in service; how many IPIs, timer interrupts, 8259 interrupts and NMIs came, and
+ * how many NMIs inside another. Of the firmware configuration four bytes of the signature, memory (8 bytes), CPUs (2), and a byte behind the end.
  *
  * Ref: Intel SDM vol. 3A, 10.4.3 and 10.4.4 (presence, enabling), 10.5.4 (timer), 10.6.1 (ICR), 10.8 (EOI).
  */
@@ -15,6 +15,8 @@
 #define IPI 0x61
 #define TIMER 0x52
 #define PIT 0x20
+#define NMI 2
+#define NMI_TO_SELF 0x40400
 #define DEBUG_OUTPUT 0xe9
 #define FW_CFG 0x510
 
@@ -36,6 +38,7 @@ function apic
 	gate	IPI, on_ipi
 	gate	TIMER, on_timer
 	gate	PIT, on_pit
+	gate	NMI, on_nmi
 	movl	$found, %edi
 	movl	APIC(0x30), %eax
 	store
@@ -79,11 +82,18 @@ function apic
 	cmpl	$2, pits
 	jb	3b
 	cli
+	movl	$NMI_TO_SELF, APIC(0x300)
+4:	cmpl	$2, nmis
+	jb	4b
 	movl	ipis, %eax
 	store
 	movl	timers, %eax
 	store
 	movl	pits, %eax
+	store
+	movl	nmis, %eax
+	store
+	movl	nested, %eax
 	store
 	firmware 0, 4
 	firmware 3, 8
@@ -94,7 +104,7 @@ function apic
 	movw	$DEBUG_OUTPUT, %dx
 	rep outsb
 	outb_to	DEBUG_EXIT, 0
-4:	jmp	4b
+5:	jmp	5b
 
 features:
 	movl	$1, %eax
@@ -117,6 +127,22 @@ on_timer:
 	movl	$0, APIC(0xb0)
 	iret
 
+on_nmi:					/* the first sends another, which has to wait for the IRET */
+	incl	nmis
+	incl	inside
+	cmpl	$1, inside
+	je	1f
+	incl	nested
+1:	cmpl	$1, nmis
+	jne	2f
+	pushl	%ecx
+	movl	$NMI_TO_SELF, APIC(0x300)
+	movl	$20000, %ecx
+3:	loop	3b
+	popl	%ecx
+2:	decl	inside
+	iret
+
 on_pit:
 	pushl	%eax
 	incl	pits
@@ -129,5 +155,8 @@ on_pit:
 ipis:	.skip	4
 timers:	.skip	4
 pits:	.skip	4
+nmis:	.skip	4
+inside:	.skip	4
+nested:	.skip	4
 served:	.skip	4
 found:	.skip	256
