@@ -27,6 +27,7 @@ from paravirt.image.multiboot import HEADER_RANGE, MultibootHeader, find_multibo
 from paravirt.image.multiboot_plan import INFO, plan_multiboot
 from paravirt.options import BootOptions
 from paravirt.record import Record
+from tests.commandline import paravirt
 from tests.elfmaker import Load, make_elf, make_paravirt_kernel
 from tests.kernels import kernel, linked
 
@@ -82,12 +83,12 @@ def test_what_is_no_header(data: bytes) -> None:
 
 def test_which_protocol_goes_first(tmp_path: Path) -> None:
     """The reference kernel's note, then multiboot, then Linux's protocol."""
-    paravirt = bytearray(make_paravirt_kernel())
-    noted = load_elf(KERNEL, bytes(paravirt))
+    noted_bytes = bytearray(make_paravirt_kernel())
+    noted = load_elf(KERNEL, bytes(noted_bytes))
     at = noted.data.index(noted.segments[0].data) + 0x800
-    paravirt[at : at + 12] = header()
-    assert find_multiboot(bytes(paravirt)) is not None
-    assert KernelInfo.of(load_elf(KERNEL, bytes(paravirt))).multiboot is None
+    noted_bytes[at : at + 12] = header()
+    assert find_multiboot(bytes(noted_bytes)) is not None
+    assert KernelInfo.of(load_elf(KERNEL, bytes(noted_bytes))).multiboot is None
     assert KernelInfo.of(load_elf(KERNEL, elf())).multiboot is not None
     assert KernelInfo.of(load_elf(KERNEL, make_elf([Load(0x100000, b"x", 0x100000)]))).multiboot is None
     flat = tmp_path / "flat"
@@ -258,3 +259,16 @@ def test_what_is_printed_on_two_ports_stays_in_order(engine: str) -> None:
     output = bytearray()
     boot(kernel("ends", "prints_twice"), BootOptions(engine=engine, memory=16 * MIB), Console(output.extend))
     assert output == b"abcd"
+
+
+def test_inspect_shows_the_header_and_a_bad_one_is_one_line(tmp_path: Path) -> None:
+    path = guest(tmp_path / "kernel.bin", flat=True)
+    shown = paravirt("inspect", str(path))
+    assert shown.returncode == 0
+    assert "header at 0x8, flags 0x10003, aligned modules, memory sizes" in shown.stdout.decode()
+    assert "a multiboot kernel" in shown.stdout.decode()
+    path.write_bytes(header(ADDRESSES | 8, 0x100000, 0x100000, 0, 0, 0x100000))
+    failed = paravirt("boot", str(path), "--quiet")
+    assert failed.returncode == 2
+    assert failed.stderr.decode() == (f"paravirt: {path}: multiboot flags 0x10008: the kernel cannot do without 0x8, "
+                                      "which this loader does not know\n")
