@@ -65,6 +65,9 @@ class Frames:
         self.install_xen_slots: Callable[[int], None] = lambda mfn: None
         self.validate_descriptors: Callable[[int], bool] = lambda mfn: False
         self.on_free: Callable[[int], None] = lambda mfn: None
+        # C for a whole table of level 1 (tables.c): whether it has done it. If not, it has changed nothing.
+        self.promote_l1: Callable[[int], int] = lambda mfn: False
+        self.demote_l1: Callable[[int], int] = lambda mfn: False
 
     # ------------------------------------------------------------------ frames
 
@@ -179,12 +182,17 @@ class Frames:
     def _demote(self, mfn: int, kind: int) -> None:
         base = mfn << 9
         if kind == L1:
-            for entry in self.quads[base : base + 512].tolist():
-                if entry & PRESENT:
-                    self.put_l1e(entry)
+            if not self.demote_l1(mfn):
+                for entry in self.quads[base : base + 512].tolist():
+                    if entry & PRESENT:
+                        self.put_l1e(entry)
         elif kind == L2:
             for entry in self.quads[base : base + self.guest_slots(mfn)].tolist():
-                if entry & PRESENT:
+                table = entry >> 12 & MFN
+                if entry & PRESENT and self.info[table] & TYPE == L1 and self.counts[table] > 1:
+                    self.counts[table] -= 1  # the usual case, in short: it stays active
+                    self.refs[table] -= 1
+                else:
                     self.put_l2e(entry, mfn)
             self.info[mfn] &= ~XEN_L2
         elif kind == L3:
@@ -226,6 +234,8 @@ class Frames:
             self._free(mfn)
 
     def _promote_l1(self, mfn: int) -> int:
+        if self.promote_l1(mfn):
+            return 0
         taken: list[int] = []
         for entry in self.quads[mfn << 9 : (mfn << 9) + 512].tolist():
             if entry & PRESENT:

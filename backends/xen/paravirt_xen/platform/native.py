@@ -116,6 +116,9 @@ def attach_native(domain: Domain) -> NativeXen | None:
     allow(dispatcher.on_call is None)
     settle, machine = code.function("xen_settle", None, POINTER), ctypes.addressof(code.record)
     domain.machine.engine.on_stop = lambda: settle(machine)
+    promote, demote = (code.function(f"xen_{what}_l1", ctypes.c_int, POINTER, U64) for what in ("promote", "demote"))
+    domain.frames.promote_l1 = lambda mfn: promote(machine, mfn)
+    domain.frames.demote_l1 = lambda mfn: demote(machine, mfn)
 
     table = memoryview(state).cast("B")[NativeXen.gates.offset :][: 257 * GATE.size]  # and `event` behind it
 

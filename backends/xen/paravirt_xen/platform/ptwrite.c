@@ -14,12 +14,8 @@
  * Ref: Unicorn 2.1.4 qemu/accel/tcg/cputlb.c (tlb_set_page_with_attrs: an entry of less than a page is for one
  * access), translate-all.c (cpu_restore_state); Intel SDM vol. 2A, chapter 2; entries.py, ptwrite.py.
  */
-#include "xen.h"
+#include "references.h"
 
-#define L1_BAD (0x7ffull << 52 | 0x098)
-/* All but NX, what software may use, G, D, A and U: with these equal, two entries have equal references. */
-#define WEIGHTY ~(1ull << 63 | 0xf64ull)
-#define MFN(entry) ((entry) >> 12 & 0xffffffffffull)
 enum { UVMF_TLB_FLUSH = 1, UVMF_INVLPG = 2, UVMF_KIND = 3, UVMF_ALL = 4 };
 enum { WRITABLE_PAGETABLES = 1 << 2, RING1 = 1, VECTOR_PF = 14, CACHE_SHIFT = 3, LONGEST = 15 };
 
@@ -27,43 +23,6 @@ enum kind {
 	UNKNOWN, STORE_REGISTER, STORE_IMMEDIATE, AND_REGISTER, AND_IMMEDIATE, OR_REGISTER, OR_IMMEDIATE, XOR_REGISTER,
 	XOR_IMMEDIATE, BIT_SET, BIT_RESET, BIT_SET_REGISTER, BIT_RESET_REGISTER, COMPARE_EXCHANGE, COMPARE_EXCHANGE_8,
 };
-
-/* ---------------------------------------------------------------- references, as frames.py takes them */
-
-static int may_map(const struct frames *f, uint64_t entry)
-{
-	uint64_t mfn = MFN(entry);
-
-	if (entry & L1_BAD || mfn >= f->total || !f->owners[mfn])
-		return 0;
-	return !(entry & PTE_RW) || (f->info[mfn] & FRAME_TYPE) == FRAME_WRITABLE || !f->counts[mfn];
-}
-
-static void get_l1e(struct frames *f, uint64_t entry)
-{
-	uint64_t mfn = MFN(entry);
-
-	if (entry & PTE_RW) {
-		f->info[mfn] |= FRAME_WRITABLE;
-		f->counts[mfn]++;
-	}
-	f->refs[mfn]++;
-}
-
-/* Never the last reference of a frame that the domain has given away: that is Python's. */
-static void put_l1e(struct frames *f, uint64_t entry)
-{
-	uint64_t mfn = MFN(entry);
-
-	if (entry & PTE_RW && !--f->counts[mfn])
-		f->stamps[mfn] = *f->clock;
-	f->refs[mfn]--;
-}
-
-static int frees(const struct frames *f, uint64_t entry)
-{
-	return entry & PTE_P && f->info[MFN(entry)] & FRAME_RELEASED;
-}
 
 void xen_settle(struct machine *m)
 {

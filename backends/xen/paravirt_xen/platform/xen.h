@@ -62,6 +62,10 @@ void xen_settle(struct machine *m);	/* count what the last direct write has chan
 
 int xen_update_va_mapping(struct machine *m, const uint32_t *args);	/* 1: done with success, 0: Python's */
 
+/* tables.c; called by Python */
+int xen_promote_l1(struct machine *m, uint64_t mfn);
+int xen_demote_l1(struct machine *m, uint64_t mfn);
+
 /* bounce.c */
 int xen_exception(struct machine *m, uint32_t vector, int software);
 void xen_deliver_upcall(struct machine *m);	/* behind every exit */
