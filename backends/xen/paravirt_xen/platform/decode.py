@@ -17,7 +17,6 @@ LONGEST = 15
 SEGMENT_PREFIXES = {0x26: layout.ES, 0x2E: layout.CS, 0x36: layout.SS, 0x3E: layout.DS, 0x64: layout.FS,
                     0x65: layout.GS}
 OPERAND_SIZE, ADDRESS_SIZE, LOCK, REPNE, REP = 0x66, 0x67, 0xF0, 0xF2, 0xF3
-PREFIXES = frozenset({*SEGMENT_PREFIXES, OPERAND_SIZE, ADDRESS_SIZE, REPNE, REP})
 CALL_FAR, JMP_FAR, INDIRECT = 0x9A, 0xEA, 0xFF
 IMMEDIATE = frozenset({0xE4, 0xE5, 0xE6, 0xE7})
 WITH_MODRM = frozenset({0x01, 0x20, 0x21, 0x22, 0x23})  # behind 0F
@@ -51,25 +50,40 @@ def fetch(domain: Domain) -> bytes:
     return b""
 
 
-def decode(domain: Domain, code: bytes) -> Instruction | None:
-    """None: no instruction that could be emulated, or not all of it is mapped."""
+class Prefixes(NamedTuple):
+    """What stands before the opcode; fields as those of `Instruction`. :ivar end: where the opcode is."""
+
+    operand: int
+    address: int
+    segment: int | None
+    rep: bool
+    end: int
+
+
+def _prefixes(domain: Domain, code: bytes) -> Prefixes:
+    """:raises IndexError: there is nothing but prefixes."""
     wide = bool(domain.vcpu.state.words[layout.HFLAGS] & layout.HF_CS32)
     operand = address = 4 if wide else 2
     segment, rep, at = None, False, 0
+    while True:
+        byte = code[at]
+        if byte in SEGMENT_PREFIXES:
+            segment = SEGMENT_PREFIXES[byte]
+        elif byte == OPERAND_SIZE:
+            operand = 2 if wide else 4
+        elif byte == ADDRESS_SIZE:
+            address = 2 if wide else 4
+        elif byte in (REP, REPNE):
+            rep = True
+        else:
+            return Prefixes(operand, address, segment, rep, at)
+        at += 1
+
+
+def decode(domain: Domain, code: bytes) -> Instruction | None:
+    """None: no instruction that could be emulated, or not all of it is mapped."""
     try:
-        while True:
-            byte = code[at]
-            if byte in SEGMENT_PREFIXES:
-                segment = SEGMENT_PREFIXES[byte]
-            elif byte == OPERAND_SIZE:
-                operand = 2 if wide else 4
-            elif byte == ADDRESS_SIZE:
-                address = 2 if wide else 4
-            elif byte in (REP, REPNE):
-                rep = True
-            else:
-                break
-            at += 1
+        operand, address, segment, rep, at = _prefixes(domain, code)
         opcode, at = code[at], at + 1
         modrm = offset = 0
         if opcode == 0x0F:
@@ -99,18 +113,8 @@ def decode_far(domain: Domain) -> Far | None:
     :raises GuestFault: of reading an indirect one's operand.
     """
     code, vcpu = fetch(domain), domain.vcpu
-    wide = bool(vcpu.state.words[layout.HFLAGS] & layout.HF_CS32)
-    operand = address = 4 if wide else 2
-    segment, at = layout.DS, 0
     try:
-        while code[at] in PREFIXES:
-            if code[at] == OPERAND_SIZE:
-                operand = 2 if wide else 4
-            elif code[at] == ADDRESS_SIZE:
-                address = 2 if wide else 4
-            elif code[at] in SEGMENT_PREFIXES:
-                segment = SEGMENT_PREFIXES[code[at]]
-            at += 1
+        operand, address, segment, _, at = _prefixes(domain, code)
         opcode, at = code[at], at + 1
         if opcode in (CALL_FAR, JMP_FAR):
             selector = int.from_bytes(_take(code, at + operand, 2), "little")
@@ -121,7 +125,7 @@ def decode_far(domain: Domain) -> Far | None:
         offset, end = _effective_address(domain, code, at + 1, code[at], address)
     except IndexError:
         return None
-    va = vcpu.segment(segment).base + offset + operand & 0xFFFFFFFF
+    va = vcpu.segment(layout.DS if segment is None else segment).base + offset + operand & 0xFFFFFFFF
     return Far(call, int.from_bytes(vcpu.read(va, 2, user=vcpu.cpl == 3), "little"), end)
 
 

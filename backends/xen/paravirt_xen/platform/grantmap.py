@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from paravirt_xen.platform.abi import DOMAIN_ID, DOMID_SELF
 from paravirt_xen.platform.entries import modify_l1
-from paravirt_xen.platform.frames import L1, PRESENT, RW, USER, WRITABLE, Frames
+from paravirt_xen.platform.frames import ACCESSED, DIRTY, L1, MFN, PRESENT, RW, USER, WRITABLE, Frames
 from paravirt_xen.platform.layout import PAGE
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ PERMIT_ACCESS, TYPE_MASK, SUB_PAGE = 1, 3, 0x100
 READ_ONLY, READING, WRITING = 4, 8, 0x10  # of an entry
 DEVICE, HOST, MAP_READ_ONLY, APPLICATION, CONTAINS_PTE = 1, 2, 4, 8, 16  # of a mapping
 AVAILABLE, AVAILABLE_SHIFT = 0xE00, 16
-ACCESSED_DIRTY = 0x60
 MAP = struct.Struct("<QIIHhIQ")  # host_addr, flags, ref, dom, status, handle, dev_bus_addr
 UNMAP = struct.Struct("<QQIh2x")  # host_addr, dev_bus_addr or new_addr, handle, status
 COPY = struct.Struct("<IHHIHHHHh2x")  # source (ref or frame, domid, offset), dest, len, flags, status
@@ -122,7 +121,7 @@ def _place(domain: Domain, address: int, flags: int) -> int | None:
 
 
 def _entry_flags(flags: int) -> int:
-    return (PRESENT | ACCESSED_DIRTY | (0 if flags & MAP_READ_ONLY else RW) | (USER if flags & APPLICATION else 0)
+    return (PRESENT | ACCESSED | DIRTY | (0 if flags & MAP_READ_ONLY else RW) | (USER if flags & APPLICATION else 0)
             | flags >> AVAILABLE_SHIFT & AVAILABLE)
 
 
@@ -208,7 +207,7 @@ def _unmap(domain: Domain, address: int, device: int, handle: int, remove: Calla
         if place is None:
             return GENERAL_ERROR
         entry = domain.frames.quads[place]
-        if entry >> 12 & 0xFF_FFFF_FFFF != mfn or (entry ^ _entry_flags(flags)) & (PRESENT | RW) or remove(place):
+        if entry >> 12 & MFN != mfn or (entry ^ _entry_flags(flags)) & (PRESENT | RW) or remove(place):
             return GENERAL_ERROR
         domain.frames.flush()
         left &= ~HOST

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from paravirt.api import layout
 from paravirt_xen.platform.abi import VMASST_WRITABLE_PAGETABLES
 from paravirt_xen.platform.domain import Domain
-from paravirt_xen.platform.frames import L1, PRESENT, RW, Frames
+from paravirt_xen.platform.frames import L1, MFN, PRESENT, RW, Frames
 from paravirt_xen.platform.instruction import Instruction, Undecoded
 from paravirt_xen.platform.ldt import LDT_WINDOW, LDT_WINDOW_BYTES
 from paravirt_xen.platform.writers import WRITERS
@@ -84,7 +84,7 @@ def write_page_table(domain: Domain, va: int, error: int) -> bool:
         return False
     frames: Frames = domain.frames
     entry = domain.ram.quads[at >> 3]
-    mfn = entry >> 12 & 0xFF_FFFF_FFFF
+    mfn = entry >> 12 & MFN
     if entry & (PRESENT | RW) != PRESENT or not frames.is_table(mfn, L1) or not frames.owned(mfn):
         return False
     try:
