@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from paravirt.machine.bus import FLOATING
+from paravirt.machine.bus import floating
 
 SIGNATURE, REVISION, RAM_SIZE, CPUS, MAX_CPUS = 0x00, 0x01, 0x03, 0x05, 0x0F
 
@@ -26,7 +26,7 @@ class FirmwareConfig:
 
     def read_wide(self, offset: int, size: int) -> int:
         if (offset, size) != (1, 1):
-            return (FLOATING << 8 | FLOATING) & (1 << 8 * size) - 1
+            return floating(size)
         item, at = self._items.get(self._key, b""), self._at
         if at >= len(item):
             return 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from paravirt.machine.bus import FLOATING
+from paravirt.machine.bus import floating
 from paravirt.machine.shortcuts import Latch
 
 _A20, _FAST_RESET = 0x02, 0x01
@@ -95,7 +95,7 @@ class DebugExit:
         self._end = end
 
     def read_wide(self, offset: int, size: int) -> int:
-        return FLOATING * 0x01010101 & (1 << 8 * size) - 1
+        return floating(size)
 
     def write_wide(self, offset: int, size: int, value: int) -> None:
         self._end(value)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from paravirt.errors import ImageError
@@ -28,6 +29,12 @@ COMMAND_LINE = 0x20000
 BDA_EBDA_SEGMENT, BDA_MEMORY_KIB = 0x40E, 0x413
 LOW_RAM_END = 0x9FC00  # where the extended BIOS data area starts: 639 KiB
 FIRMWARE = 0xF0000
+
+# What firmware leaves in the BIOS data area, and a kernel may look at: where low memory ends.
+BIOS_DATA = (
+    (BDA_EBDA_SEGMENT, (LOW_RAM_END >> 4).to_bytes(2, "little")),
+    (BDA_MEMORY_KIB, (LOW_RAM_END >> 10).to_bytes(2, "little")),
+)
 
 E820_RAM, E820_RESERVED = 1, 2
 E820_ENTRY = struct.Struct("<QQI")
@@ -132,12 +139,11 @@ def plan_linux(image: ElfImage | BzImage, *, memory: int, command_line: str = ""
         kernel, entry, end = _place_elf(image)
         initrd_max = ELF_INITRD_MAX
     if end > memory:
-        raise ImageError(f"{image.path}: memory: the kernel needs {_mib(end)} MiB, the machine has {memory / 2**20:g}")
+        raise too_little(image.path, "the kernel needs", end, memory)
     placed = _place_initrd(image, initrd, end, memory, initrd_max) if initrd else None
     gdt = struct.pack("<4Q", 0, 0, 0x00CF9A000000FFFF, 0x00CF92000000FFFF)
     writes = [
-        (BDA_EBDA_SEGMENT, (LOW_RAM_END >> 4).to_bytes(2, "little")),
-        (BDA_MEMORY_KIB, (LOW_RAM_END >> 10).to_bytes(2, "little")),
+        *BIOS_DATA,
         (ZERO_PAGE, boot_params(image, command_line=command_line, memory=memory, initrd=placed)),
         (GDT, gdt),
         (COMMAND_LINE, text),
@@ -179,13 +185,12 @@ def _place_initrd(image: ElfImage | BzImage, initrd: bytes, end: int, memory: in
     """As high as the kernel can reach it: what lies low would be in the way of the kernel's early memory."""
     size = len(initrd)
     address = (min(memory, limit + 1) - size) & -PAGE
-    lowest = end + PAGE - 1 & -PAGE
+    lowest = page_up(end)
     if address < lowest:
         if lowest + size > limit + 1:
             raise ImageError(f"{image.path}: initrd_addr_max {limit:#x}: an initrd of {size} bytes does not fit "
                              f"between the kernel's end {end:#x} and that")
-        raise ImageError(f"{image.path}: memory: kernel and initrd ({size} bytes) need {_mib(lowest + size)} MiB, "
-                         f"the machine has {memory / 2**20:g}")
+        raise too_little(image.path, f"kernel and initrd ({size} bytes) need", lowest + size, memory)
     return address, size
 
 
@@ -202,5 +207,11 @@ def _encode_command_line(image: ElfImage | BzImage | None, command_line: str) ->
     return text + b"\0"
 
 
-def _mib(size: int) -> int:
-    return (size + (1 << 20) - 1) >> 20
+def page_up(address: int) -> int:
+    """The next page boundary, if it is none."""
+    return address + PAGE - 1 & -PAGE
+
+
+def too_little(path: Path, what: str, size: int, memory: int) -> ImageError:
+    """The error of a machine with `memory` bytes where `size` are wanted; `what` ends with the verb."""
+    return ImageError(f"{path}: memory: {what} {(size + (1 << 20) - 1) >> 20} MiB, the machine has {memory / 2**20:g}")

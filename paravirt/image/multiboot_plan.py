@@ -17,14 +17,14 @@ from paravirt.errors import ImageError
 from paravirt.image.bzimage import LOW_LIMIT
 from paravirt.image.elf import PF_X, ElfImage
 from paravirt.image.linux import (
-    BDA_EBDA_SEGMENT,
-    BDA_MEMORY_KIB,
+    BIOS_DATA,
     E820_ENTRY,
     LOW_RAM_END,
-    PAGE,
     ZERO_PAGE,
     BootPlan,
+    page_up,
     pc_e820,
+    too_little,
 )
 from paravirt.image.multiboot import FlatImage, MultibootHeader, Piece, check_flags, piece_at_addresses
 
@@ -70,14 +70,13 @@ def plan_multiboot(image: ElfImage | FlatImage, header: MultibootHeader, *, memo
     texts = _texts(image, command_line, initrd_name)
     size = len(_information(0, memory, texts, None))
     low = all(piece.end <= INFO or piece.start >= INFO + size for piece in pieces) and INFO + size <= LOW_RAM_END
-    behind = max(_up(end), LOW_LIMIT)
-    at, behind = (INFO, behind) if low else (behind, _up(behind + size))
+    behind = max(page_up(end), LOW_LIMIT)
+    at, behind = (INFO, behind) if low else (behind, page_up(behind + size))
     module = (behind, behind + len(initrd)) if initrd else None
     _check_room(image, module[1] if module else end if low else behind, memory, "kernel, command line and initrd need")
     gdt, information = _GDT, _information(at, memory, texts, module)
     writes = [
-        (BDA_EBDA_SEGMENT, (LOW_RAM_END >> 4).to_bytes(2, "little")),
-        (BDA_MEMORY_KIB, (LOW_RAM_END >> 10).to_bytes(2, "little")),
+        *BIOS_DATA,
         (at, information),
         *((piece.start, piece.data) for piece in pieces if piece.data),
     ]
@@ -99,8 +98,7 @@ def _elf_entry(image: ElfImage) -> int:
 
 def _check_room(image: ElfImage | FlatImage, end: int, memory: int, what: str) -> None:
     if end > memory:
-        raise ImageError(f"{image.path}: memory: {what} {(end + (1 << 20) - 1) >> 20} MiB, the machine has "
-                         f"{memory / 2**20:g}")
+        raise too_little(image.path, what, end, memory)
 
 
 def _texts(image: ElfImage | FlatImage, command_line: str, initrd_name: str) -> tuple[bytes, bytes]:
@@ -133,7 +131,3 @@ def _information(at: int, memory: int, texts: tuple[bytes, bytes], module: tuple
     module_entry = _MODULE.pack(*(module or (0, 0)), module_text_at if module else 0, 0)
     descriptors = _GDT.ljust(_INFO_AT, b"\0")
     return b"".join((descriptors, info, memory_map, module_entry, texts[0], LOADER_NAME, b"\0", texts[1]))
-
-
-def _up(address: int) -> int:
-    return address + PAGE - 1 & -PAGE

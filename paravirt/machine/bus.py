@@ -15,8 +15,14 @@ from typing import NamedTuple, Protocol, runtime_checkable
 PORTS = 0x10000
 FLOATING = 0xFF  # what a data bus that nobody drives reads as
 
+
 IrqLine = Callable[[bool], None]
 """Sets the level of an interrupt line."""
+
+
+def floating(size: int) -> int:
+    """What `size` bytes that nobody drives read as."""
+    return int.from_bytes(bytes((FLOATING,)) * size, "little")
 
 
 class Cancellable(Protocol):
