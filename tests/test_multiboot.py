@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -56,9 +57,9 @@ def plan(data: bytes, *, memory: int = 64 * MIB, command_line: str = "", initrd:
     return plan_multiboot(image, found, memory=memory, command_line=command_line, initrd=initrd)
 
 
-def refused(data: bytes, message: str, **options: int) -> None:
+def refused(data: bytes, message: str, **options: Any) -> None:
     with pytest.raises(ImageError, match=message) as caught:
-        plan(data, **options)  # type: ignore[arg-type]
+        plan(data, **options)
     assert str(caught.value).startswith("kernel: ") and "\n" not in str(caught.value)
 
 
@@ -208,10 +209,10 @@ def guest(path: Path, *, flat: bool) -> Path:
     return path
 
 
-def run(path: Path, engine: str, **options: object) -> tuple[Record, bytes]:
+def run(path: Path, engine: str, **options: Any) -> tuple[Record, bytes]:
     output = bytearray()
     record = boot(path, BootOptions(engine=engine, memory=16 * MIB, max_instructions=1_000_000,
-                                    **options),  # type: ignore[arg-type]
+                                    **options),
                   Console(output.extend))
     assert (record.outcome.kind, record.exit_code) == ("debug-exit", 7)
     assert record.outcome.reason == "the guest wrote 0x1234507 to the debug-exit port"

@@ -11,6 +11,7 @@ Ref: Xen common/grant_table.c, arch/x86/pv/grant_table.c, public/grant_table.h.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -132,9 +133,9 @@ def test_many_mappings_of_one_page(guest: Guest) -> None:
     (lambda guest: guest.map(0xF5800000), GENERAL), (lambda guest: guest.map(1 << 32 | SLOT), GENERAL),
     (lambda guest: guest.map(0x10000000), GENERAL),
 ])
-def test_refused_mappings(guest: Guest, change: object, status: int) -> None:
+def test_refused_mappings(guest: Guest, change: Callable[[Guest], int], status: int) -> None:
     before = guest.entry()
-    assert change(guest) == status  # type: ignore[operator]
+    assert change(guest) == status
     assert (guest.entry(), guest.flags()) == (before, PERMIT) and not guest.domain.grants.uses.active
     audit(guest.domain)
 

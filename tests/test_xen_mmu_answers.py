@@ -13,6 +13,9 @@ Ref: tests/xenwrong.py (the table), tests/xentrial.py.
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from paravirt.boot_sequence import boot
@@ -49,9 +52,9 @@ def shapes(*texts: str) -> set[str]:
     return {shape for text in texts for line in text.splitlines() for shape in line.split("|")}
 
 
-def boot_twice(monkeypatch: pytest.MonkeyPatch, trial: Trial, kernel: object = None, **options: object) -> Record:
+def boot_twice(monkeypatch: pytest.MonkeyPatch, trial: Trial, kernel: Path | None = None, **options: Any) -> Record:
     """Boot a kernel left alone, and one that is tried; they are the same. All in Python, where stores are seen."""
-    settings = BootOptions(backend="xen", no_accel=("platform",), timeout=300, **options)  # type: ignore[arg-type]
+    settings = BootOptions(backend="xen", no_accel=("platform",), timeout=300, **options)
     outputs: list[bytes] = []
     records: list[Record] = []
 
@@ -61,7 +64,7 @@ def boot_twice(monkeypatch: pytest.MonkeyPatch, trial: Trial, kernel: object = N
 
     for _ in range(2):
         output = bytearray()
-        records.append(boot(kernel, settings, Console(output.extend), on_end=at_the_end))  # type: ignore[arg-type]
+        records.append(boot(kernel, settings, Console(output.extend), on_end=at_the_end))
         outputs.append(bytes(output))
         monkeypatch.setattr(hypercalls, "Dispatcher", trial.dispatcher)
         monkeypatch.setattr(ptwrite, "Target", trial.target)
