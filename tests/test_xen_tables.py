@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from paravirt_xen.platform.domain import Domain
@@ -62,6 +62,8 @@ frame_states = st.tuples(
 
 @given(entries=st.lists(st.tuples(st.sampled_from([0, 1, 2, 3, 200, 509, 510, 511]), targets, flags), max_size=12),
        states=st.lists(frame_states, min_size=len(PFNS), max_size=len(PFNS)))
+@example(entries=[(3, PFNS[1], PRESENT), (511, PFNS[2], PRESENT | RW)],  # the last references of what was given away
+         states=[(WRITABLE | RELEASED, 0, 0)] * len(PFNS))
 @settings(max_examples=300, deadline=None)
 def test_whole_tables(domain: Domain, entries: list[tuple[int, Any, int]],
                       states: list[tuple[int, int, int]]) -> None:
@@ -88,7 +90,7 @@ def test_whole_tables(domain: Domain, entries: list[tuple[int, Any, int]],
         slow = in_python(frames, lambda: (frames.get_type(table, L1), figures(frames)))
         assert fast == slow
         if fast[0] == 0:
-            for pfn, (info, count, more) in zip(PFNS, states, strict=True):
+            for pfn, (info, count, more) in zip(PFNS[1:], states[1:], strict=True):  # the first is the table
                 mfn = int(domain.p2m[pfn])
                 if info & RELEASED and frames.refs[mfn] > count + more + 1:
                     frames.refs[mfn] -= count + more + 1  # this table has the last ones
